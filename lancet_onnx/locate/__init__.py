@@ -1,0 +1,5 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which weights cause an error: importance values, progressive ablation, votes, layer choice."""
+
+from lancet_onnx.locate.locator import locate
+

@@ -1,0 +1,200 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What must hold before any part of an untrusted model is computed.
+
+Reading a protobuf file runs nothing; everything after that does. These checks look at the parsed
+message only, cost time in proportion to the file, and refuse by name.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
+
+import onnx
+
+from lancet_onnx.errors import ModelError
+
+MAX_FILE_BYTES = 8 << 30
+"""Larger files are refused (the protobuf part of a model cannot pass 2 GiB anyway)."""
+
+MAX_NODES = 200_000
+ALLOWED_DOMAINS = frozenset({"", "ai.onnx", "ai.onnx.ml", "com.microsoft"})
+COMPILED_BLOBS = frozenset({"EPContext"})
+
+_ITEM_BITS = {
+    name: bits
+    for bits, names in {
+        4: ("UINT4", "INT4", "FLOAT4E2M1"),
+        8: ("UINT8", "INT8", "BOOL", "FLOAT8E4M3FN", "FLOAT8E4M3FNUZ", "FLOAT8E5M2"),
+        16: ("UINT16", "INT16", "FLOAT16", "BFLOAT16"),
+        32: ("FLOAT", "INT32", "UINT32"),
+        64: ("DOUBLE", "INT64", "UINT64", "COMPLEX64"),
+        128: ("COMPLEX128",),
+    }.items()
+    for name in names
+}
+
+_VALUE_FIELDS = (
+    "raw_data",
+    "float_data",
+    "int32_data",
+    "int64_data",
+    "double_data",
+    "uint64_data",
+    "string_data",
+)
+
+
+def precheck(proto: onnx.ModelProto, path: Path) -> None:
+    """Refuse a model that is not what it seems.
+
+    Checks operator domains, duplicate initializer names, tensors with two value fields, sizes that
+    disagree with the bytes present, and external data outside the model's own folder.
+
+    Raises:
+        ModelError: with what was found, where, and what to do.
+    """
+    if not proto.HasField("graph") or not proto.opset_import:
+        raise ModelError(
+            f"{path}: no ONNX model in this file (no graph or no opset); "
+            "was it exported completely? Expected a file written by torch.onnx.export, tf2onnx ..."
+        )
+    nodes = list(_nodes(proto.graph)) + [n for f in proto.functions for n in f.node]
+    if len(nodes) > MAX_NODES:
+        raise ModelError(f"{path}: {len(nodes)} nodes, more than the {MAX_NODES} that are handled")
+    local = {(function.domain, function.name) for function in proto.functions}
+    for node in nodes:
+        named = f"{path}: node '{node.name or node.op_type}'"
+        if node.op_type in COMPILED_BLOBS:
+            raise ModelError(f"{named} holds a compiled blob ({node.op_type}); it cannot be read")
+        if node.domain not in ALLOWED_DOMAINS and (node.domain, node.op_type) not in local:
+            raise ModelError(
+                f"{named} uses the operator {node.op_type} of the custom domain '{node.domain}'; "
+                "custom operators are native code and are never loaded. "
+                "Export the model with standard operators"
+            )
+    seen: set[str] = set()
+    for tensor in proto.graph.initializer:
+        if tensor.name in seen:
+            raise ModelError(
+                f"{path}: two initializers have the name '{tensor.name}'; "
+                "readers disagree on which one counts, so the file is refused"
+            )
+        seen.add(tensor.name)
+    for owner, tensor in tensors(proto):
+        check_tensor(tensor, owner, path)
+
+
+def tensors(proto: onnx.ModelProto) -> Iterator[tuple[str, onnx.TensorProto]]:
+    """Yield every tensor of the model with the name of what owns it."""
+    for tensor in proto.graph.initializer:
+        yield f"initializer '{tensor.name}'", tensor
+    for sparse in proto.graph.sparse_initializer:
+        yield f"sparse initializer '{sparse.values.name}'", sparse.values
+    bodies = [proto.graph.node, *(function.node for function in proto.functions)]
+    for body in bodies:
+        for node in body:
+            for attribute in node.attribute:
+                owner = f"attribute '{attribute.name}' of node '{node.name or node.op_type}'"
+                if attribute.HasField("t"):
+                    yield owner, attribute.t
+                for tensor in attribute.tensors:
+                    yield owner, tensor
+
+
+def check_tensor(tensor: onnx.TensorProto, owner: str, path: Path) -> None:
+    """Refuse a tensor whose description and bytes disagree; see `precheck`."""
+    dims = list(tensor.dims)
+    if any(dim < 0 for dim in dims) or math.prod(dims) >= 1 << 40:
+        raise ModelError(f"{path}: {owner} has the impossible shape {dims}")
+    try:
+        type_name = onnx.TensorProto.DataType.Name(tensor.data_type)
+    except ValueError:
+        raise ModelError(f"{path}: {owner} has the unknown type {tensor.data_type}") from None
+    filled = [
+        field
+        for field in _VALUE_FIELDS
+        if (tensor.HasField(field) if field == "raw_data" else len(getattr(tensor, field)))
+    ]
+    if tensor.data_location == onnx.TensorProto.EXTERNAL:
+        external_file(tensor, owner, path)
+        if filled:
+            raise ModelError(f"{path}: {owner} holds data both inside and outside the file")
+        return
+    if len(filled) > 1:
+        raise ModelError(
+            f"{path}: {owner} fills two value fields ({' and '.join(filled)}); readers disagree on "
+            "which one counts (a known way to hide weights), so the file is refused"
+        )
+    bits = _ITEM_BITS.get(type_name)
+    if bits is None or filled == ["string_data"]:
+        return
+    expected = (math.prod(dims) * bits + 7) // 8
+    if filled == ["raw_data"] or not filled:
+        present = len(tensor.raw_data)
+        if present != expected:
+            raise ModelError(
+                f"{path}: {owner} of shape {dims} needs {expected} bytes but holds {present}; "
+                "the file is damaged or was made to mislead"
+            )
+    else:
+        count = len(getattr(tensor, filled[0]))
+        wanted = math.prod(dims) * (2 if type_name.startswith("COMPLEX") else 1)
+        if bits >= 8 and count != wanted:
+            raise ModelError(
+                f"{path}: {owner} of shape {dims} needs {wanted} elements but holds {count}; "
+                "the file is damaged or was made to mislead"
+            )
+
+
+def external_file(tensor: onnx.TensorProto, owner: str, path: Path) -> tuple[Path, int, int]:
+    """Return file, offset and length in bytes of a tensor's external data, inside the model's folder.
+
+    Raises:
+        ModelError: the location leaves the folder, is no regular file, or is too short.
+    """
+    entries = {entry.key: entry.value for entry in tensor.external_data}
+    location = entries.get("location", "")
+    relative = PurePosixPath(location)
+    folder = path.resolve().parent
+    target = (folder / location).resolve()
+    if (
+        not location
+        or relative.is_absolute()
+        or ".." in relative.parts
+        or not target.is_relative_to(folder)
+    ):
+        raise ModelError(
+            f"{path}: {owner} wants its data from '{location}', outside the model's own folder; "
+            "this is refused. Put the data file beside the model"
+        )
+    if not target.is_file():
+        raise ModelError(
+            f"{path}: {owner} has its data in '{location}', which is not there; "
+            "copy the data file beside the model"
+        )
+    bits = _ITEM_BITS.get(onnx.TensorProto.DataType.Name(tensor.data_type), 8)
+    expected = (math.prod(tensor.dims) * bits + 7) // 8
+    try:
+        offset = int(entries.get("offset") or 0)
+        length = int(entries.get("length") or expected)
+    except ValueError:
+        raise ModelError(f"{path}: {owner} has an offset or length that is no number") from None
+    size = target.stat().st_size
+    if offset < 0 or length != expected or offset + length > size:
+        raise ModelError(
+            f"{path}: {owner} needs {expected} bytes at offset {offset} of '{location}', "
+            f"but the entry says {length} and the file has {size}"
+        )
+    return target, offset, length
+
+
+def _nodes(graph: onnx.GraphProto, depth: int = 0) -> Iterator[onnx.NodeProto]:
+    if depth > 16:
+        raise ModelError("sub-graphs are nested more than 16 deep; the model is refused")
+    for node in graph.node:
+        yield node
+        for attribute in node.attribute:
+            for inner in [attribute.g] if attribute.HasField("g") else attribute.graphs:
+                yield from _nodes(inner, depth + 1)

@@ -1,0 +1,272 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A graph seen as a classifier: one input, logits, any number of images whatever the batch size."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from lancet_onnx.errors import ModelError, UnsupportedError
+from lancet_onnx.model import Graph, Node
+from lancet_onnx.runtime.executor import GraphModule, Params, Values
+from lancet_onnx.types import TensorSpec, ValueName
+
+Loss = Callable[[torch.Tensor], torch.Tensor]
+
+CHUNK = 128
+"""Images that run at once; bounds memory to that many images' activations."""
+
+_AFTER_LOGITS = {"Softmax", "LogSoftmax", "Identity", "Sigmoid"}
+
+
+@dataclass(frozen=True, slots=True)
+class Signature:
+    """What a classifier takes and gives.
+
+    Attributes:
+        input: the one image-like input.
+        batch: the batch size that the file fixes, or None when it is free.
+        logits: the value before a final Softmax: gradients start there.
+        classes: number of classes, 2 or more.
+    """
+
+    input: TensorSpec
+    batch: int | None
+    logits: ValueName
+    classes: int
+
+
+class Classifier:
+    """Runs a `GraphModule` over images and parts of it over cached values.
+
+    Attributes:
+        module: the graph with its leaves.
+        signature: input, batch size, logits and number of classes.
+        forwards: image-forward equivalents spent so far: a suffix counts by its share of the
+            multiply-adds, a backward pass twice.
+    """
+
+    def __init__(self, graph: Graph, device: torch.device | None = None) -> None:
+        """Bind `graph`, run it once on a blank image and learn each value's type and cost.
+
+        Raises:
+            ModelError: not a classifier with one input and 2-D scores.
+            UnsupportedError: an operator that is not computed.
+        """
+        spec = classifier_input(graph)
+        self.module = GraphModule(graph, device or torch.device("cpu"))
+        self.forwards = 0.0
+        batch = spec.shape[0] if spec.shape else None
+        fixed = batch if isinstance(batch, int) and batch > 0 else None
+        logits = _logits_value(graph)
+        probe = fixed or 2
+        shape = (probe, *(d if isinstance(d, int) and d > 0 else 32 for d in (spec.shape or ())[1:]))
+        blank = torch.zeros(shape, dtype=_dtype(spec.dtype), device=self.module.device)
+        values = [v for node in self.module.nodes_between([spec.name], logits) for v in node.outputs]
+        table = self.module.run({spec.name: blank}, [v for v in values if v])
+        scores = table.get(logits)
+        if scores is None or scores.ndim != 2 or scores.shape[0] != probe or scores.shape[1] < 2:
+            found = "nothing" if scores is None else f"shape {tuple(scores.shape)}"
+            raise ModelError(
+                f"the output '{logits}' gives {found} for a batch of {probe}; expected a "
+                "classifier's scores of shape (batch, classes) with two classes or more"
+            )
+        self.signature = Signature(spec, fixed, logits, int(scores.shape[1]))
+        self.recompute = frozenset(v for v, t in table.items() if not t.is_floating_point())
+        self.shapes: Mapping[ValueName, tuple[int, ...]] = {
+            value: tuple(tensor.shape) for value, tensor in table.items()
+        }
+        self._cost = {
+            node.name: self._macs(node) / probe
+            for node in self.module.nodes_between([spec.name], logits)
+        }
+        self._total = sum(self._cost.values()) or 1.0
+
+    @property
+    def graph(self) -> Graph:
+        """The frozen graph."""
+        return self.module.graph
+
+    def tensor(self, inputs: NDArray[np.generic]) -> torch.Tensor:
+        """Return model inputs (as `Samples` prepares them) as a tensor on the device."""
+        return torch.from_numpy(np.ascontiguousarray(inputs)).to(
+            self.module.device, _dtype(self.signature.input.dtype)
+        )
+
+    def run(
+        self, feeds: Values, outputs: Sequence[ValueName], params: Params | None = None
+    ) -> dict[ValueName, torch.Tensor]:
+        """Run the part between `feeds` and `outputs` for one chunk of images.
+
+        The first dimension of every fed and returned float value is the image. A model with a
+        baked-in batch size runs through vmap over batches of that size.
+
+        Raises:
+            UnsupportedError: an output does not have one row an image.
+        """
+        count = len(next(iter(feeds.values())))
+        self.forwards += count * self.share(feeds, outputs)
+        batch = self.signature.batch
+        if batch is None:
+            results = self.module.run(feeds, outputs, params)
+        else:
+            padded = {name: _batches(value, batch) for name, value in feeds.items()}
+            mapped = torch.func.vmap(
+                lambda part: self.module.run(part, outputs, params), randomness="error"
+            )(padded)
+            results = {
+                name: value.reshape(-1, *value.shape[2:])[:count] for name, value in mapped.items()
+            }
+        for name, value in results.items():
+            if len(value) != count:
+                raise UnsupportedError(
+                    f"'{name}' has {len(value)} rows for {count} images; the model mixes images "
+                    "of a batch or ignores its batch size"
+                )
+        return results
+
+    def gradients(
+        self,
+        inputs: torch.Tensor,
+        values: Sequence[ValueName],
+        at: Sequence[ValueName],
+        loss: Loss,
+    ) -> tuple[dict[ValueName, torch.Tensor], dict[ValueName, torch.Tensor]]:
+        """Return `values` for one chunk of inputs, and the gradient of each image's loss to `at`.
+
+        `loss` takes logits (N, classes) and gives one number an image; images do not mix.
+        """
+        name, logits = self.signature.input.name, self.signature.logits
+        wanted = list(dict.fromkeys([*values, logits]))
+        batch = self.signature.batch or len(inputs)
+        parts = _batches(inputs, batch)
+        # With a probe of another batch size the shapes are known but for their first dimension.
+        nudges = {
+            value: torch.zeros(
+                (len(parts), batch, *self.shapes[value][1:]), device=inputs.device
+            ).requires_grad_()
+            for value in at
+        }
+
+        def part(x: torch.Tensor, own: Values) -> dict[ValueName, torch.Tensor]:
+            return self.module.run({name: x}, wanted, nudges=own)
+
+        with torch.enable_grad():
+            if self.signature.batch is None:
+                single = {value: nudge[0] for value, nudge in nudges.items()}
+                results = part(inputs, single)
+            else:
+                mapped = torch.func.vmap(part)(parts, nudges)
+                results = {k: v.reshape(-1, *v.shape[2:]) for k, v in mapped.items()}
+            total = loss(results[logits][: len(inputs)]).sum()
+            found = torch.autograd.grad(total, list(nudges.values()), allow_unused=True)
+        self.forwards += 3 * len(inputs)
+        count = len(inputs)
+        gradients = {
+            value: (torch.zeros_like(nudge) if grad is None else grad).flatten(0, 1)[:count]
+            for (value, nudge), grad in zip(nudges.items(), found, strict=True)
+        }
+        return {value: results[value][:count].detach() for value in values}, gradients
+
+    def run_each(
+        self, feeds: Values, outputs: Sequence[ValueName], params: Params
+    ) -> dict[ValueName, torch.Tensor]:
+        """As `run`, but image i runs with its own parameters ``params[name][i]``."""
+        count = len(next(iter(feeds.values())))
+        self.forwards += count * self.share(feeds, outputs)
+        batch = self.signature.batch or 1
+
+        def single(part: Values, own: Params) -> dict[ValueName, torch.Tensor]:
+            rows = {name: value.expand(batch, *value.shape) for name, value in part.items()}
+            return {k: v[0] for k, v in self.module.run(rows, outputs, own).items()}
+
+        mapped: dict[ValueName, torch.Tensor] = torch.func.vmap(single)(dict(feeds), dict(params))
+        return mapped
+
+    def logits(self, inputs: torch.Tensor, params: Params | None = None) -> torch.Tensor:
+        """Return logits (N, classes) for any number of inputs, chunk by chunk, without gradients."""
+        name, logits = self.signature.input.name, self.signature.logits
+        with torch.no_grad():
+            return torch.cat(
+                [self.run({name: part}, [logits], params)[logits] for part in inputs.split(CHUNK)]
+            )
+
+    def cut_set(self, start: Sequence[Node]) -> tuple[ValueName, ...]:
+        """Return the values to cache so that `start` and all after them can be run again."""
+        return self.graph.cut_set(start, self.signature.logits, self.recompute)
+
+    def share(self, feeds: Values, outputs: Sequence[ValueName]) -> float:
+        """Return which share of a whole forward the run from `feeds` to `outputs` costs."""
+        names = {n.name for out in outputs for n in self.module.nodes_between(feeds, out)}
+        return sum(self._cost.get(name, 0.0) for name in names) / self._total
+
+    def bytes_per_image(self, values: Sequence[ValueName]) -> int:
+        """Return the memory that caching `values` takes for one image."""
+        return sum(4 * int(np.prod(self.shapes[value][1:])) for value in values if value in self.shapes)
+
+    def _macs(self, node: Node) -> float:
+        """Multiply-adds of a node on the probe batch: output size times weights per output."""
+        size = float(np.prod(self.shapes.get(node.outputs[0], (0,))))
+        if node.op_type in ("Conv", "Gemm", "MatMul") and len(node.inputs) > 1:
+            weight = self.graph.constants.get(node.inputs[1])
+            if weight is not None and weight.ndim > 1:
+                columns = weight.ndim == 2 and not node.attributes.get("transB", 0)
+                outputs = weight.shape[-1] if columns and node.op_type != "Conv" else weight.shape[0]
+                return size * weight.size / max(outputs, 1)
+        return size
+
+
+def classifier_input(graph: Graph) -> TensorSpec:
+    """Return the model's one real input.
+
+    Raises:
+        ModelError: none, several, or one that is no batch of numbers.
+    """
+    if len(graph.inputs) != 1:
+        names = ", ".join(f"'{spec.name}'" for spec in graph.inputs) or "none"
+        raise ModelError(
+            f"the model has {len(graph.inputs)} inputs ({names}); expected a classifier with "
+            "exactly one, a batch of images"
+        )
+    spec = graph.inputs[0]
+    if spec.shape is None or len(spec.shape) < 2:
+        raise ModelError(
+            f"the input '{spec.name}' has the shape {spec.shape}; expected a batch of images, "
+            "such as (N, 3, 32, 32)"
+        )
+    if spec.dtype not in ("float32", "float16", "float64", "uint8"):
+        raise UnsupportedError(f"the input '{spec.name}' is of type {spec.dtype}; expected float32")
+    if not any(array.ndim > 1 for name, array in graph.constants.items() if name in graph.leaves):
+        raise ModelError(
+            "the model has no float weight: nothing in it could be located or repaired. "
+            "Quantised models are not supported; give the float model"
+        )
+    return spec
+
+
+def _logits_value(graph: Graph) -> ValueName:
+    """Step back over a final Softmax and the like; scores come from the first float output."""
+    value = graph.outputs[0].name
+    while (node := graph.producer.get(value)) is not None and node.op_type in _AFTER_LOGITS:
+        value = node.inputs[0]
+    return value
+
+
+def _batches(value: torch.Tensor, batch: int) -> torch.Tensor:
+    missing = -len(value) % batch
+    if missing:
+        value = torch.cat([value, value[-1:].expand(missing, *value.shape[1:])])
+    return value.reshape(-1, batch, *value.shape[1:])
+
+
+def _dtype(name: str) -> torch.dtype:
+    dtype = getattr(torch, name)
+    assert isinstance(dtype, torch.dtype)  # noqa: S101 - narrows for the type checker
+    return dtype
+
+
+

@@ -1,0 +1,172 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which weights may be edited, and where each one acts.
+
+A layer is one weight (a leaf of the graph) with the Conv, ConvTranspose, Gemm or MatMul node that
+multiplies it with its input, and the bias that shifts the node's output, if there is one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lancet_onnx.model import Graph, Node
+from lancet_onnx.runtime.classifier import Classifier
+from lancet_onnx.types import ParamName, ValueName
+
+LINEAR = {"Conv": 1, "ConvTranspose": 1, "Gemm": 1, "MatMul": -1}
+"""Operators whose second input is a weight, and the channel axis of their output."""
+
+_PASS_THROUGH = ("Identity", "Transpose", "Reshape", "Cast", "Squeeze", "Unsqueeze")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Bias:
+    """What shifts a layer's output, channel by channel.
+
+    Adding ``d * scale`` (reshaped to the leaf's own shape) to the leaf moves the layer's output
+    by d: the scale is 1 for a bias, gamma / sqrt(var + eps) for a normalisation's shift.
+    """
+
+    param: ParamName
+    scale: NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Layer:
+    """One editable weight.
+
+    Attributes:
+        node: the operator that multiplies the weight with its input.
+        param: the weight's leaf, as the file names it.
+        source: the value that the weight is multiplied with.
+        output: the pre-activation value.
+        channel_axis: axis of `output` along which the bias runs.
+        bias: None where the file has none that serves this layer alone.
+        size: number of weights.
+        depth: 0 for the first layer of the network.
+    """
+
+    node: Node
+    param: ParamName
+    source: ValueName
+    output: ValueName
+    channel_axis: int
+    bias: Bias | None
+    size: int
+    depth: int
+
+
+def find_layers(classifier: Classifier) -> tuple[Layer, ...]:
+    """Return the editable layers in execution order.
+
+    A weight that several nodes share, or that a node multiplies with another weight, is left out:
+    an edit there would act in places that were not looked at.
+    """
+    graph = classifier.graph
+    path = classifier.module.nodes_between([classifier.signature.input.name], classifier.signature.logits)
+    layers: list[Layer] = []
+    for node in path:
+        if node.op_type not in LINEAR or len(node.inputs) < 2 or node.inputs[0] not in graph.fed:
+            continue
+        param = weight_leaf(graph, node.inputs[1])
+        if param is None or len(list(_readers(graph, ValueName(param)))) != 1:
+            continue
+        array = graph.constants[ValueName(param)]
+        if array.dtype != np.float32 or array.ndim < 2:
+            continue
+        layers.append(
+            Layer(
+                node,
+                param,
+                node.inputs[0],
+                node.outputs[0],
+                LINEAR[node.op_type],
+                _bias(graph, node, classifier.shapes[node.outputs[0]]),
+                int(array.size),
+                len(layers),
+            )
+        )
+    return tuple(layers)
+
+
+def tied_weights(graph: Graph) -> tuple[ParamName, ...]:
+    """Return the weights of linear operators that more than one node reads."""
+    names = dict.fromkeys(
+        leaf
+        for node in graph.nodes
+        if node.op_type in LINEAR and len(node.inputs) > 1
+        if (leaf := weight_leaf(graph, node.inputs[1])) is not None
+    )
+    return tuple(n for n in names if len(list(_readers(graph, ValueName(n)))) > 1)
+
+
+def weight_leaf(graph: Graph, value: ValueName) -> ParamName | None:
+    """Follow a weight back through Identity, Transpose and the like to the leaf that is stored."""
+    while value not in graph.constants:
+        node = graph.producer.get(value)
+        if node is None or node.op_type not in _PASS_THROUGH:
+            return None
+        value = node.inputs[0]
+    name = ParamName(value)
+    return name if name in graph.leaves else None
+
+
+def _readers(graph: Graph, value: ValueName) -> Iterator[Node]:
+    """Yield the nodes that read `value`, looking through pass-through nodes."""
+    for node in graph.consumers.get(value, ()):
+        if node.op_type in _PASS_THROUGH and node.outputs[0] not in graph.fed:
+            yield from _readers(graph, node.outputs[0])
+        else:
+            yield node
+
+
+def _bias(graph: Graph, node: Node, shape: tuple[int, ...]) -> Bias | None:
+    channels = shape[LINEAR[node.op_type]]
+    if node.op_type in ("Conv", "ConvTranspose", "Gemm") and len(node.inputs) > 2 and node.inputs[2]:
+        beta = node.attributes.get("beta", 1.0)
+        scale = 1.0 / float(beta) if isinstance(beta, (int, float)) and beta else 1.0
+        return _own(graph, node.inputs[2], channels, np.full(channels, scale, np.float32))
+    readers = graph.consumers.get(node.outputs[0], ())
+    if len(readers) != 1:
+        return None
+    after = readers[0]
+    if after.op_type == "Add":
+        other = next((v for v in after.inputs if v != node.outputs[0]), None)
+        stored = graph.constants.get(other) if other else None
+        if other is None or stored is None or not _along(stored.shape, shape, LINEAR[node.op_type]):
+            return None
+        return _own(graph, other, channels, np.ones(channels, np.float32))
+    if after.op_type == "BatchNormalization" and LINEAR[node.op_type] == 1:
+        gamma, beta_name, _, variance = (graph.constants.get(v) for v in after.inputs[1:5])
+        if gamma is None or variance is None or beta_name is None:
+            return None
+        epsilon = after.attributes.get("epsilon", 1e-5)
+        scale = gamma.astype(np.float64) / np.sqrt(variance.astype(np.float64) + epsilon)
+        return _own(graph, after.inputs[2], channels, scale.astype(np.float32))
+    return None
+
+
+def _along(stored: tuple[int, ...], shape: tuple[int, ...], axis: int) -> bool:
+    """Return whether an addend of shape `stored` varies along the channel axis only."""
+    aligned = (1,) * (len(shape) - len(stored)) + stored
+    wanted = [1] * len(shape)
+    wanted[axis] = shape[axis]
+    return list(aligned) == wanted
+
+
+def _own(
+    graph: Graph, value: ValueName, channels: int, scale: NDArray[np.float32]
+) -> Bias | None:
+    """Return the bias if it is a float32 leaf of one number a channel that nothing else reads."""
+    leaf = weight_leaf(graph, value)
+    if leaf is None or leaf != value:
+        return None
+    array = graph.constants[value]
+    alone = len(graph.consumers.get(value, ())) == 1
+    if array.dtype != np.float32 or array.size != channels or not alone:
+        return None
+    return Bias(leaf, scale)

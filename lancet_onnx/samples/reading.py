@@ -1,0 +1,161 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Read `Samples` from a folder of class folders, a flat folder, an npz or a CSV of path,label."""
+
+from __future__ import annotations
+
+import csv
+import warnings
+import zipfile
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, UnidentifiedImageError
+
+from lancet_onnx.errors import DataError
+from lancet_onnx.samples.core import Samples
+
+PICTURES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm"}
+MAX_PIXELS = 64_000_000
+"""Pictures with more pixels are refused: a small file can unpack to gigabytes."""
+
+
+def read_samples(path: Path, height: int, width: int, channels: int, raw: bool) -> Samples:
+    """Read images, scaled to `height` x `width` where files differ, in `channels` channels.
+
+    With `raw` an npz holds float32 inputs in the model's own form, which are not touched.
+
+    Raises:
+        DataError: nothing there, unreadable files, wrong sizes or labels.
+    """
+    if not path.exists():
+        raise DataError(
+            f"{path}: no such file or folder; --data takes a folder of class folders, a flat "
+            "folder of pictures, an .npz with x and y, or a CSV of path,label"
+        )
+    if path.is_dir():
+        return _folder(path, (height, width), channels)
+    if path.suffix == ".npz":
+        return _npz(path, (height, width), channels, raw)
+    if path.suffix == ".csv":
+        return _csv(path, (height, width), channels)
+    raise DataError(f"{path}: expected a folder, an .npz or a .csv")
+
+
+def picture(path: Path, mode: str) -> Image.Image:
+    """Open one picture in the given Pillow mode (``L``, ``RGB``, ``RGBA``), or as stored if empty.
+
+    Raises:
+        DataError: missing, no picture, damaged, or larger than `MAX_PIXELS`.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            image = Image.open(path)
+            if image.width * image.height > MAX_PIXELS:
+                raise DataError(f"{path}: {image.width} x {image.height} pixels are too many")
+            image.load()
+    except FileNotFoundError:
+        raise DataError(f"{path}: no such picture") from None
+    except (UnidentifiedImageError, Image.DecompressionBombWarning) as error:
+        raise DataError(f"{path}: not a picture that can be read ({error})") from None
+    except (OSError, ValueError, SyntaxError) as error:
+        raise DataError(f"{path}: the picture is damaged ({error})") from None
+    return image.convert(mode) if mode else image
+
+
+def _pixels(path: Path, size: tuple[int, int], channels: int) -> NDArray[np.uint8]:
+    image = picture(path, "L" if channels == 1 else "RGB")
+    if image.size != (size[1], size[0]):
+        image = image.resize((size[1], size[0]), Image.Resampling.BILINEAR)
+    return np.asarray(image, np.uint8).reshape(*size, channels)
+
+
+def _folder(path: Path, size: tuple[int, int], channels: int) -> Samples:
+    folders = sorted(p for p in path.iterdir() if p.is_dir() and not p.name.startswith("."))
+    flat = [p for p in sorted(path.iterdir()) if p.suffix.lower() in PICTURES]
+    if flat and not folders:
+        images = [_pixels(p, size, channels) for p in flat]
+        return Samples(np.stack(images), None, False, str(path))
+    found = [
+        (p, label)
+        for label, folder in enumerate(folders)
+        for p in sorted(folder.rglob("*"))
+        if p.suffix.lower() in PICTURES
+    ]
+    if not found:
+        raise DataError(f"{path}: no pictures in it ({', '.join(sorted(PICTURES))})")
+    if len({label for _, label in found}) < 2:
+        raise DataError(
+            f"{path}: pictures of one class only ({folders[found[0][1]].name}); a folder of class "
+            "folders needs at least two. For unlabelled pictures put them directly into the folder"
+        )
+    images = [_pixels(p, size, channels) for p, _ in found]
+    labels = np.array([label for _, label in found], np.int64)
+    return Samples(np.stack(images), labels, False, str(path), tuple(f.name for f in folders))
+
+
+def _csv(path: Path, size: tuple[int, int], channels: int) -> Samples:
+    try:
+        with path.open(newline="") as stream:
+            rows = [row for row in csv.reader(stream) if row]
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise DataError(f"{path}: cannot be read as CSV ({error})") from error
+    if rows and rows[0][0].strip().lower() == "path":
+        rows = rows[1:]
+    if not rows:
+        raise DataError(f"{path}: no rows; expected lines of path,label")
+    images: list[NDArray[np.uint8]] = []
+    labels: list[int] = []
+    for line, row in enumerate(rows, start=1):
+        if len(row) > 1:
+            try:
+                labels.append(int(row[1]))
+            except ValueError:
+                raise DataError(f"{path}: row {line}: the label '{row[1]}' is no number") from None
+        images.append(_pixels(path.parent / row[0].strip(), size, channels))
+    if labels and len(labels) != len(images):
+        raise DataError(f"{path}: {len(images) - len(labels)} rows have no label; label all or none")
+    stacked = np.array(labels, np.int64) if labels else None
+    return Samples(np.stack(images), stacked, False, str(path))
+
+
+def _npz(path: Path, size: tuple[int, int], channels: int, raw: bool) -> Samples:
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            arrays = {key: archive[key] for key in ("x", "y") if key in archive.files}
+            names = archive.files
+    except (OSError, ValueError, zipfile.BadZipFile, EOFError) as error:
+        raise DataError(f"{path}: not an .npz that can be read ({error})") from error
+    if "x" not in arrays:
+        raise DataError(f"{path}: holds {', '.join(names) or 'nothing'}; expected x, and y if known")
+    x = arrays["x"]
+    if raw:
+        if x.dtype.kind != "f":
+            raise DataError(f"{path}: x is {x.dtype}; --preprocess none takes float32 inputs")
+        x = x.astype(np.float32)
+    else:
+        if x.ndim == 3:
+            x = x[..., None]
+        if x.dtype != np.uint8 or x.ndim != 4:
+            raise DataError(
+                f"{path}: x is {x.dtype} of shape {x.shape}; expected uint8 (N, H, W, C), or "
+                "float32 in the model's own input form together with --preprocess none"
+            )
+        if x.shape[1:] != (*size, channels):
+            wanted = f"{size[0]} x {size[1]} with {channels} channels"
+            raise DataError(
+                f"{path}: images are {x.shape[1]} x {x.shape[2]} with {x.shape[3]} channels, "
+                f"the model takes {wanted}; scale them, or give a folder of pictures"
+            )
+    if len(x) == 0:
+        raise DataError(f"{path}: x holds no images")
+    labels = arrays.get("y")
+    if labels is not None:
+        if labels.shape != (len(x),) or labels.dtype.kind not in "iu":
+            raise DataError(
+                f"{path}: y is {labels.dtype} of shape {labels.shape}; expected one whole number "
+                f"for each of the {len(x)} images"
+            )
+        labels = labels.astype(np.int64)
+    return Samples(x, labels, raw, str(path))
