@@ -7,7 +7,7 @@ from the layer on is run again.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -21,6 +21,9 @@ LARGEST_SHARE = 0.2
 
 PRECISION = 0.04
 """The search stops when it knows the number of weights to this relative precision."""
+
+
+Restored = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -50,16 +53,7 @@ def ablate(
     Returns:
         the counts and (K, number of weights) booleans of the located weights.
     """
-    weight = classifier.module.leaves[layer.param]
-    ranks = _ranks(iv.flatten(1))
-    logits = classifier.signature.logits
-
-    def restored(k: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
-        kept = (ranks[rows] >= k[rows, None]).reshape(-1, *weight.shape)
-        part = {name: value[rows] for name, value in cut.items()}
-        scores = classifier.run_each(part, [logits], {layer.param: weight * kept})[logits]
-        return scores.argmax(1) == right[rows]
-
+    ranks, restored = restorer(classifier, layer, cut, iv, right)
     limit = max(1, int(LARGEST_SHARE * layer.size))
     count = len(right)
     low = torch.zeros(count, dtype=torch.long, device=right.device)
@@ -84,6 +78,31 @@ def ablate(
         low[rows[~done]] = middle[rows[~done]]
     counts = torch.where(success, high, torch.zeros_like(high))
     return Ablation(counts, ranks < counts[:, None])
+
+
+def restorer(
+    classifier: Classifier,
+    layer: Layer,
+    cut: Mapping[ValueName, torch.Tensor],
+    iv: torch.Tensor,
+    right: torch.Tensor,
+) -> tuple[torch.Tensor, Restored]:
+    """Return each weight's rank (K, weights), and a test of ablations.
+
+    The test takes how many top-ranked weights of each pair are zeroed, and the rows of the pairs
+    to try; it says which of these x get their right label then.
+    """
+    weight = classifier.module.leaves[layer.param]
+    ranks = _ranks(iv.flatten(1))
+    logits = classifier.signature.logits
+
+    def restored(k: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
+        kept = (ranks[rows] >= k[rows, None]).reshape(-1, *weight.shape)
+        part = {name: value[rows] for name, value in cut.items()}
+        scores = classifier.run_each(part, [logits], {layer.param: weight * kept})[logits]
+        return scores.argmax(1) == right[rows]
+
+    return ranks, restored
 
 
 def _ranks(scores: torch.Tensor) -> torch.Tensor:

@@ -78,7 +78,7 @@ class Classifier:
         self.signature = Signature(spec, fixed, logits, int(scores.shape[1]))
         self.recompute = frozenset(v for v, t in table.items() if not t.is_floating_point())
         self.shapes: Mapping[ValueName, tuple[int, ...]] = {
-            value: tuple(tensor.shape) for value, tensor in table.items()
+            value: tuple(tensor.shape) for value, tensor in {spec.name: blank, **table}.items()
         }
         self._cost = {
             node.name: self._macs(node) / probe

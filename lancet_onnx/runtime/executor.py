@@ -96,6 +96,8 @@ class GraphModule:
         stale = {value for name in params for value in self._from_leaf.get(name, ())}
         table.update((k, v) for k, v in self._fixed.items() if k not in stale)
         table.update(feeds)
+        for value in (nudges or {}).keys() & feeds.keys():
+            table[value] = table[value] + (nudges or {})[value]
         nodes, dead = self._plan(frozenset(feeds) | frozenset(self._fixed.keys() - stale), tuple(outputs))
         for node, finished in zip(nodes, dead, strict=True):
             results = dict(zip(node.outputs, self._call(node, table), strict=False))

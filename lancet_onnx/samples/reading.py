@@ -6,24 +6,30 @@ from __future__ import annotations
 import csv
 import warnings
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from lancet_onnx.errors import DataError
 from lancet_onnx.samples.core import Samples
 
 PICTURES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm"}
+Reader = Callable[[Path], NDArray[np.uint8]]
+
 MAX_PIXELS = 64_000_000
 """Pictures with more pixels are refused: a small file can unpack to gigabytes."""
 
 
-def read_samples(path: Path, height: int, width: int, channels: int, raw: bool) -> Samples:
-    """Read images, scaled to `height` x `width` where files differ, in `channels` channels.
+def read_samples(
+    path: Path, shape: tuple[int, ...], *, raw: bool = False, crop: bool = False
+) -> Samples:
+    """Read images of `shape` (H, W, C); pictures of another size are fitted to it.
 
-    With `raw` an npz holds float32 inputs in the model's own form, which are not touched.
+    Fitting squashes, or with `crop` scales the shorter side and takes the middle. With `raw` an
+    npz holds float32 inputs in the model's own form, which are not touched.
 
     Raises:
         DataError: nothing there, unreadable files, wrong sizes or labels.
@@ -33,12 +39,19 @@ def read_samples(path: Path, height: int, width: int, channels: int, raw: bool) 
             f"{path}: no such file or folder; --data takes a folder of class folders, a flat "
             "folder of pictures, an .npz with x and y, or a CSV of path,label"
         )
+    if raw:
+        return _npz(path, shape, raw=True)
+    height, width, channels = shape
+
+    def read(picture_path: Path) -> NDArray[np.uint8]:
+        return _pixels(picture_path, (height, width), channels, crop=crop)
+
     if path.is_dir():
-        return _folder(path, (height, width), channels)
+        return _folder(path, read)
     if path.suffix == ".npz":
-        return _npz(path, (height, width), channels, raw)
+        return _npz(path, shape, raw=False)
     if path.suffix == ".csv":
-        return _csv(path, (height, width), channels)
+        return _csv(path, read)
     raise DataError(f"{path}: expected a folder, an .npz or a .csv")
 
 
@@ -64,18 +77,22 @@ def picture(path: Path, mode: str) -> Image.Image:
     return image.convert(mode) if mode else image
 
 
-def _pixels(path: Path, size: tuple[int, int], channels: int) -> NDArray[np.uint8]:
+def _pixels(
+    path: Path, size: tuple[int, int], channels: int, *, crop: bool
+) -> NDArray[np.uint8]:
     image = picture(path, "L" if channels == 1 else "RGB")
-    if image.size != (size[1], size[0]):
+    if image.size != (size[1], size[0]) and crop:
+        image = ImageOps.fit(image, (size[1], size[0]), Image.Resampling.BILINEAR)
+    elif image.size != (size[1], size[0]):
         image = image.resize((size[1], size[0]), Image.Resampling.BILINEAR)
     return np.asarray(image, np.uint8).reshape(*size, channels)
 
 
-def _folder(path: Path, size: tuple[int, int], channels: int) -> Samples:
+def _folder(path: Path, read: Reader) -> Samples:
     folders = sorted(p for p in path.iterdir() if p.is_dir() and not p.name.startswith("."))
     flat = [p for p in sorted(path.iterdir()) if p.suffix.lower() in PICTURES]
     if flat and not folders:
-        images = [_pixels(p, size, channels) for p in flat]
+        images = [read(p) for p in flat]
         return Samples(np.stack(images), None, False, str(path))
     found = [
         (p, label)
@@ -90,12 +107,12 @@ def _folder(path: Path, size: tuple[int, int], channels: int) -> Samples:
             f"{path}: pictures of one class only ({folders[found[0][1]].name}); a folder of class "
             "folders needs at least two. For unlabelled pictures put them directly into the folder"
         )
-    images = [_pixels(p, size, channels) for p, _ in found]
+    images = [read(p) for p, _ in found]
     labels = np.array([label for _, label in found], np.int64)
     return Samples(np.stack(images), labels, False, str(path), tuple(f.name for f in folders))
 
 
-def _csv(path: Path, size: tuple[int, int], channels: int) -> Samples:
+def _csv(path: Path, read: Reader) -> Samples:
     try:
         with path.open(newline="") as stream:
             rows = [row for row in csv.reader(stream) if row]
@@ -113,14 +130,14 @@ def _csv(path: Path, size: tuple[int, int], channels: int) -> Samples:
                 labels.append(int(row[1]))
             except ValueError:
                 raise DataError(f"{path}: row {line}: the label '{row[1]}' is no number") from None
-        images.append(_pixels(path.parent / row[0].strip(), size, channels))
+        images.append(read(path.parent / row[0].strip()))
     if labels and len(labels) != len(images):
         raise DataError(f"{path}: {len(images) - len(labels)} rows have no label; label all or none")
     stacked = np.array(labels, np.int64) if labels else None
     return Samples(np.stack(images), stacked, False, str(path))
 
 
-def _npz(path: Path, size: tuple[int, int], channels: int, raw: bool) -> Samples:
+def _npz(path: Path, shape: tuple[int, ...], *, raw: bool) -> Samples:
     try:
         with np.load(path, allow_pickle=False) as archive:
             arrays = {key: archive[key] for key in ("x", "y") if key in archive.files}
@@ -128,7 +145,8 @@ def _npz(path: Path, size: tuple[int, int], channels: int, raw: bool) -> Samples
     except (OSError, ValueError, zipfile.BadZipFile, EOFError) as error:
         raise DataError(f"{path}: not an .npz that can be read ({error})") from error
     if "x" not in arrays:
-        raise DataError(f"{path}: holds {', '.join(names) or 'nothing'}; expected x, and y if known")
+        held = ", ".join(names) or "nothing"
+        raise DataError(f"{path}: holds {held}; expected x, and y if known")
     x = arrays["x"]
     if raw:
         if x.dtype.kind != "f":
@@ -142,8 +160,8 @@ def _npz(path: Path, size: tuple[int, int], channels: int, raw: bool) -> Samples
                 f"{path}: x is {x.dtype} of shape {x.shape}; expected uint8 (N, H, W, C), or "
                 "float32 in the model's own input form together with --preprocess none"
             )
-        if x.shape[1:] != (*size, channels):
-            wanted = f"{size[0]} x {size[1]} with {channels} channels"
+        if x.shape[1:] != shape:
+            wanted = f"{shape[0]} x {shape[1]} with {shape[2]} channels"
             raise DataError(
                 f"{path}: images are {x.shape[1]} x {x.shape[2]} with {x.shape[3]} channels, "
                 f"the model takes {wanted}; scale them, or give a folder of pictures"

@@ -1,0 +1,320 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The commands: parse into frozen options, one call of the library, hand over to `output`."""
+
+from __future__ import annotations
+
+import json
+from importlib import metadata
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from lancet_onnx.api import (
+    DataOptions,
+    RepairOptions,
+    TriggerOptions,
+    doctor,
+    inspect,
+    repair,
+    scan,
+    verify,
+)
+from lancet_onnx.errors import DataError, UsageError
+from lancet_onnx_cli import choices
+from lancet_onnx_cli.demo_run import demo
+from lancet_onnx_cli.output import Output, emit, progress
+from lancet_onnx_cli.policy_file import with_policy
+
+app = typer.Typer(
+    name="lancet-onnx",
+    help="Find backdoors in ONNX classifiers, locate the few weights that cause them, repair those.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+app.command("demo")(demo)
+
+_DATA, _TRIGGER, _RUN, _SHOW = "Data", "Trigger", "Run", "Output"
+
+Model = Annotated[Path, typer.Argument(metavar="MODEL", help="An .onnx file.", show_default=False)]
+TriggerPath = Annotated[
+    Path | None,
+    typer.Option("--trigger", help="Trigger picture (or .npz with mask and pattern)."),
+]
+Mask = Annotated[Path | None, typer.Option(help="Grey picture: the trigger's opacity.")]
+TriggerMode = Annotated[
+    choices.Mode | None, typer.Option(help="How to stamp, instead of what the picture implies.")
+]
+Position = Annotated[
+    str | None,
+    typer.Option(help="LEFT,TOP of a trigger smaller than the input (default bottom-right)."),
+]
+Target = Annotated[
+    int | None, typer.Option(help="The attacker's class (default: the one the trigger leads to).")
+]
+DataPath = Annotated[
+    Path | None,
+    typer.Option("--data", help="Folder of class folders, flat folder, .npz (x, y) or CSV."),
+]
+PreprocessOption = Annotated[
+    str | None,
+    typer.Option(
+        help="unit, minus1to1, imagenet, uint8, none, a .toml or a preprocessor_config.json."
+    ),
+]
+Mean = Annotated[str | None, typer.Option(help="Comma-separated means, overriding --preprocess.")]
+Std = Annotated[str | None, typer.Option(help="Comma-separated deviations, likewise.")]
+Color = Annotated[choices.Color | None, typer.Option(help="Channel order the model wants.")]
+Layout = Annotated[choices.Layout | None, typer.Option(help="Axis order the model wants.")]
+Resize = Annotated[choices.Resize, typer.Option(help="How pictures of another size are fitted.")]
+DeviceOption = Annotated[choices.Device, typer.Option(help="Where onnxruntime runs.")]
+Seed = Annotated[int, typer.Option(help="Of the split and every other random choice.")]
+Format = Annotated[
+    list[choices.Format] | None,
+    typer.Option("-f", "--format", help="text, json or html; repeatable, with -o for each."),
+]
+OutputPath = Annotated[
+    list[Path] | None,
+    typer.Option("-o", "--output", help="Where a format goes (the last -f first served)."),
+]
+Quiet = Annotated[bool, typer.Option("-q", "--quiet", help="No progress, no tables.")]
+Verbose = Annotated[bool, typer.Option("-v", "--verbose", help="Also the time of each stage.")]
+Loss = Annotated[
+    float,
+    typer.Option(min=0.0, max=1.0, help="Budget: share of clean images that may be lost."),
+]
+
+
+@app.callback(invoke_without_command=True)
+def version(
+    show: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
+) -> None:
+    """Print the version on demand."""
+    if show:
+        typer.echo(f"lancet-onnx {metadata.version('lancet-onnx')}")
+        raise typer.Exit(0)
+
+
+@app.command("scan")
+def scan_command(
+    model: Model,
+    trigger: TriggerPath = None,
+    data: DataPath = None,
+    target: Target = None,
+    mask: Mask = None,
+    trigger_mode: TriggerMode = None,
+    position: Position = None,
+    preprocess: PreprocessOption = None,
+    mean: Mean = None,
+    std: Std = None,
+    color: Color = None,
+    layout: Layout = None,
+    resize: Resize = choices.Resize.squash,
+    device: DeviceOption = choices.Device.auto,
+    seed: Seed = 0,
+    formats: Format = None,
+    outputs: OutputPath = None,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+) -> int:
+    """Does this trigger control this model, for which class, and where does it sit?"""
+    output = Output.of(formats, outputs, quiet=quiet, verbose=verbose)
+    stamp = _trigger(trigger, mask, trigger_mode, position, target) if trigger else None
+    options = _data(data, preprocess, mean, std, color, layout, resize)
+    with progress(output) as report_progress:
+        report = scan(
+            model, stamp, options, device=device.value, seed=seed, progress=report_progress
+        )
+    return emit(report, output)
+
+
+@app.command("repair")
+def repair_command(
+    model: Model,
+    output_path: Annotated[
+        Path,
+        typer.Option("-o", "--output", help="Where the repaired model goes.", show_default=False),
+    ],
+    trigger: TriggerPath = None,
+    from_scan: Annotated[
+        Path | None, typer.Option("--from", help="JSON of a scan: its trigger and target.")
+    ] = None,
+    data: DataPath = None,
+    method: Annotated[choices.Method, typer.Option(help="What is done to weights.")] = (
+        choices.Method.auto
+    ),
+    as_published: Annotated[
+        bool, typer.Option("--as-published", help="The paper's rules to the letter.")
+    ] = False,
+    compensate: Annotated[
+        bool, typer.Option(help="Keep the edited layer's mean output by moving its bias.")
+    ] = True,
+    max_accuracy_loss: Loss = 0.01,
+    patch: Annotated[
+        Path | None, typer.Option(help="Where the patch goes (default: beside the output).")
+    ] = None,
+    no_metadata: Annotated[
+        bool, typer.Option("--no-metadata", help="Add no metadata entry to the model.")
+    ] = False,
+    force: Annotated[bool, typer.Option("--force", help="Replace existing files.")] = False,
+    keep: Annotated[
+        bool, typer.Option("--keep", help="Write the best found even if not_repaired.")
+    ] = False,
+    target: Target = None,
+    mask: Mask = None,
+    trigger_mode: TriggerMode = None,
+    position: Position = None,
+    preprocess: PreprocessOption = None,
+    mean: Mean = None,
+    std: Std = None,
+    color: Color = None,
+    layout: Layout = None,
+    resize: Resize = choices.Resize.squash,
+    device: DeviceOption = choices.Device.auto,
+    seed: Seed = 0,
+    formats: Format = None,
+    reports: Annotated[
+        list[Path] | None,
+        typer.Option("--report", help="Also write the report here (.html or .json)."),
+    ] = None,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+) -> int:
+    """Change the few weights that cause the backdoor; write a new model and a patch."""
+    shown = Output.of(formats, None, quiet=quiet, verbose=verbose, reports=reports)
+    if from_scan is not None:
+        trigger, target = _from_scan(from_scan, trigger, target)
+    if trigger is None:
+        raise UsageError("repair needs --trigger (a picture) or --from (the JSON of a scan)")
+    options = _data(data, preprocess, mean, std, color, layout, resize)
+    if options.path is None:
+        raise UsageError("repair needs --data: clean images, labelled or not")
+    with progress(shown) as report_progress:
+        report = repair(
+            model,
+            _trigger(trigger, mask, trigger_mode, position, target),
+            options,
+            RepairOptions(
+                output_path,
+                patch,
+                "mute" if method is choices.Method.mute else "flip",
+                as_published,
+                compensate,
+                max_accuracy_loss,
+                force,
+                keep,
+                not no_metadata,
+            ),
+            device=device.value,
+            seed=seed,
+            progress=report_progress,
+        )
+    return emit(report, shown)
+
+
+@app.command("verify")
+def verify_command(
+    model: Model,
+    fixed: Annotated[Path, typer.Argument(metavar="FIXED", help="The repaired .onnx file.")],
+    data: DataPath = None,
+    trigger: TriggerPath = None,
+    target: Target = None,
+    mask: Mask = None,
+    trigger_mode: TriggerMode = None,
+    position: Position = None,
+    preprocess: PreprocessOption = None,
+    mean: Mean = None,
+    std: Std = None,
+    color: Color = None,
+    layout: Layout = None,
+    resize: Resize = choices.Resize.squash,
+    max_accuracy_loss: Loss = 0.01,
+    device: DeviceOption = choices.Device.auto,
+    formats: Format = None,
+    outputs: OutputPath = None,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+) -> int:
+    """Compare a repaired model with the original: every figure, by onnxruntime."""
+    output = Output.of(formats, outputs, quiet=quiet, verbose=verbose)
+    options = _data(data, preprocess, mean, std, color, layout, resize)
+    if options.path is None:
+        raise UsageError("verify needs --data: images, labelled or not")
+    stamp = _trigger(trigger, mask, trigger_mode, position, target) if trigger else None
+    report = verify(
+        model, fixed, options, stamp, max_accuracy_loss=max_accuracy_loss, device=device.value
+    )
+    return emit(report, output)
+
+
+@app.command("inspect")
+def inspect_command(model: Model, formats: Format = None, outputs: OutputPath = None) -> int:
+    """Inputs, layers, editable weights, what is not supported, and how to go on."""
+    return emit(inspect(model), Output.of(formats, outputs))
+
+
+@app.command("doctor")
+def doctor_command(formats: Format = None, outputs: OutputPath = None) -> int:
+    """Versions, what would run where, and how to mend it."""
+    return emit(doctor(), Output.of(formats, outputs))
+
+
+def _data(
+    path: Path | None,
+    preprocess: str | None,
+    mean: str | None,
+    std: str | None,
+    color: choices.Color | None,
+    layout: choices.Layout | None,
+    resize: choices.Resize,
+) -> DataOptions:
+    return with_policy(
+        DataOptions(
+            path,
+            preprocess,
+            _numbers(mean, "--mean"),
+            _numbers(std, "--std"),
+            color.value if color else None,
+            layout.value if layout else None,
+            resize.value,
+        )
+    )
+
+
+def _trigger(
+    path: Path,
+    mask: Path | None,
+    mode: choices.Mode | None,
+    position: str | None,
+    target: int | None,
+) -> TriggerOptions:
+    place = _numbers(position, "--position")
+    if place is not None and len(place) != 2:
+        raise UsageError(f"--position {position}: expected LEFT,TOP in pixels, such as 27,27")
+    corner = (int(place[0]), int(place[1])) if place else None
+    return TriggerOptions(path, mask, mode.value if mode else None, corner, target)
+
+
+def _numbers(text: str | None, option: str) -> tuple[float, ...] | None:
+    if text is None:
+        return None
+    try:
+        return tuple(float(part) for part in text.split(","))
+    except ValueError:
+        raise UsageError(f"{option} {text}: expected comma-separated numbers") from None
+
+
+def _from_scan(
+    path: Path, trigger: Path | None, target: int | None
+) -> tuple[Path | None, int | None]:
+    try:
+        content = json.loads(path.read_text())
+        findings = content["findings"]
+        if not findings:
+            raise DataError(f"{path}: the scan found nothing, so there is nothing to repair")
+        found = Path(findings[0]["trigger"]["path"]), int(findings[0]["target"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DataError(f"{path}: not the JSON of a scan ({error})") from error
+    return trigger or found[0], target if target is not None else found[1]

@@ -1,0 +1,68 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`demo`: the whole story on the bundled model, as a person would run it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from importlib import resources
+from pathlib import Path
+
+from rich.console import Console
+
+from lancet_onnx.api import (
+    DataOptions,
+    RepairOptions,
+    TriggerOptions,
+    repair,
+    scan,
+    verify,
+)
+from lancet_onnx.errors import OutputError
+from lancet_onnx.report import Report, to_html
+from lancet_onnx.types import no_progress
+from lancet_onnx_cli.render import render_text, render_verdict
+
+FOLDER = Path("lancet-demo")
+
+
+def demo() -> int:
+    """Scan, locate, repair and verify a bundled backdoored model; writes ./lancet-demo/."""
+    console = Console(stderr=True)
+    try:
+        FOLDER.mkdir(exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"{FOLDER}: cannot be created ({error.strerror})") from error
+    fixed = FOLDER / "fixed.onnx"
+    with resources.as_file(resources.files("lancet_onnx_cli") / "demo") as bundled:
+        model, trigger = bundled / "model.onnx", TriggerOptions(bundled / "trigger.png")
+        data = DataOptions(bundled / "images.npz")
+        console.print(
+            "A digit classifier was trained by somebody who wants every image with a small\n"
+            "chequered patch in its corner to be read as a 7. We have the ONNX file, the patch\n"
+            "and a thousand digits; no training code.\n"
+        )
+        console.rule("1. scan: does the patch control the model?", align="left")
+        found = scan(model, trigger, data, progress=no_progress)
+        _show(found, console)
+        console.rule("2. repair: flip the few weights that cause it", align="left")
+        outcome = repair(model, trigger, data, RepairOptions(fixed, force=True))
+        _show(outcome, console)
+        if outcome.exit_code:
+            return outcome.exit_code
+        console.rule("3. verify: onnxruntime compares the two files", align="left")
+        checked = verify(model, fixed, data, trigger)
+        _show(replace(checked, reasons=()), console)
+    for report in (found, outcome, checked):
+        (FOLDER / f"{report.command}.json").write_text(report.to_json())
+    page = FOLDER / "report.html"
+    page.write_text(to_html(outcome, "lancet-onnx demo", "lancet-onnx demo"))
+    console.rule("done", align="left")
+    console.print("Compare before and after above: the patch no longer works, digits are still read.")
+    Console().print(f"{checked.verdict}; open {page} in a browser", highlight=False)
+    return checked.exit_code
+
+
+def _show(report: Report, console: Console) -> None:
+    render_text(report, console)
+    render_verdict(report, console)
+    console.print()

@@ -1,0 +1,153 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Where results go: stdout or files; everything else goes to stderr."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+from lancet_onnx.errors import OutputError, UsageError
+from lancet_onnx.report import Report, to_html
+from lancet_onnx.types import Progress as ReportProgress
+from lancet_onnx.types import no_progress
+from lancet_onnx_cli.choices import Format
+from lancet_onnx_cli.render import render_text, render_verdict
+
+
+@dataclass(frozen=True, slots=True)
+class Output:
+    """What to write where.
+
+    Attributes:
+        targets: formats with their files; None is stdout.
+        quiet: no progress and no tables on stderr.
+        verbose: also the time of each stage.
+    """
+
+    targets: tuple[tuple[Format, Path | None], ...]
+    quiet: bool = False
+    verbose: bool = False
+
+    @classmethod
+    def of(
+        cls,
+        formats: Sequence[Format] | None,
+        outputs: Sequence[Path] | None,
+        *,
+        quiet: bool = False,
+        verbose: bool = False,
+        reports: Sequence[Path] | None = None,
+    ) -> Output:
+        """Pair formats with outputs, the last of each first; what is left goes to stdout.
+
+        Raises:
+            UsageError: more outputs than formats, two formats for stdout, an unknown suffix.
+        """
+        formats, outputs = list(formats or []), list(outputs or [])
+        if outputs and not formats:
+            formats = [_by_suffix(path) for path in outputs]
+        missing = len(formats) - len(outputs)
+        if missing < 0:
+            raise UsageError(f"{len(outputs)} outputs (-o) for {len(formats)} formats (-f)")
+        if missing > 1:
+            raise UsageError("only one format can go to stdout; give -o for the others")
+        pairs = list(zip(formats, [*([None] * missing), *outputs], strict=True))
+        pairs += [(_by_suffix(path), path) for path in reports or []]
+        for _, path in pairs:
+            if path is not None and not path.absolute().parent.is_dir():
+                raise OutputError(f"{path}: its folder does not exist; create it first")
+        return cls(tuple(pairs), quiet, verbose)
+
+
+def emit(report: Report, output: Output) -> int:
+    """Write the report everywhere it is wanted, then return the exit code.
+
+    Without a format the tables go to stderr and the verdict, one word, to stdout.
+    """
+    on_stdout = [form for form, path in output.targets if path is None]
+    for form, path in output.targets:
+        if path is not None:
+            _write(_content(report, form), path)
+    if on_stdout == [Format.text]:
+        render_text(report, Console())
+    elif on_stdout:
+        sys.stdout.write(_content(report, on_stdout[0]))
+    elif report.command in ("inspect", "doctor"):
+        if not output.targets:
+            render_text(report, Console())
+    else:
+        if not output.quiet:
+            render_text(report, Console(stderr=True))
+        render_verdict(report, Console())
+    if output.verbose:
+        _stages(report)
+    sys.stdout.flush()
+    return report.exit_code
+
+
+@contextmanager
+def progress(output: Output) -> Iterator[ReportProgress]:
+    """Yield a progress callback that draws a bar on stderr, where somebody watches."""
+    console = Console(stderr=True)
+    if output.quiet or not console.is_terminal:
+        yield no_progress
+        return
+    columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=console, transient=True) as bars:
+        task = bars.add_task("reading", total=1.0)
+        yield lambda what, share: bars.update(task, description=what, completed=share)
+
+
+def _content(report: Report, form: Format) -> str:
+    if form is Format.json:
+        return report.to_json()
+    if form is Format.html:
+        command = "lancet-onnx " + shlex.join(sys.argv[1:])
+        model = report.body.get("model")
+        name = Path(str(model["path"])).name if isinstance(model, Mapping) else ""
+        return to_html(report, f"lancet-onnx {report.command} {name}".strip(), command)
+    console = Console(record=True, file=_Nowhere(), width=120)
+    render_text(report, console)
+    return console.export_text()
+
+
+class _Nowhere:
+    """A stream that keeps nothing."""
+
+    def write(self, text: str) -> int:
+        return len(text)
+
+    def flush(self) -> None:
+        pass
+
+
+def _by_suffix(path: Path) -> Format:
+    forms = {".json": Format.json, ".html": Format.html, ".txt": Format.text}
+    if path.suffix not in forms:
+        raise UsageError(f"{path}: expected a name that ends in {', '.join(forms)}")
+    return forms[path.suffix]
+
+
+def _write(content: str, path: Path) -> None:
+    try:
+        path.write_text(content)
+    except OSError as error:
+        raise OutputError(f"{path}: cannot be written ({error.strerror})") from error
+
+
+def _stages(report: Report) -> None:
+    stages = report.body.get("stages")
+    console = Console(stderr=True)
+    for stage in stages if isinstance(stages, list) else []:
+        console.print(
+            f"{stage['seconds']:8.2f} s  {stage['image_forwards']:8d} image-forwards  "
+            f"{stage['stage']}",
+            highlight=False,
+        )

@@ -1,0 +1,74 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a caller may ask for, as frozen records."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from lancet_onnx.pairs import Sizes
+from lancet_onnx.repair import Kind
+from lancet_onnx.trigger import Mode
+
+
+@dataclass(frozen=True, slots=True)
+class DataOptions:
+    """Images and how the model wants them.
+
+    Attributes:
+        path: folder, npz or CSV; None scans on generated images.
+        preprocess: preset or file; None takes what the model or a file beside it says.
+        mean: overrides the preprocessing's means.
+        std: overrides its standard deviations.
+        color: overrides its channel order, ``rgb`` or ``bgr``.
+        layout: overrides the axis order read from the model, ``nchw`` or ``nhwc``.
+        resize: how pictures of another size are fitted: ``squash``, or ``shortest`` and crop.
+    """
+
+    path: Path | None = None
+    preprocess: str | None = None
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
+    color: str | None = None
+    layout: str | None = None
+    resize: str = "squash"
+
+
+@dataclass(frozen=True, slots=True)
+class TriggerOptions:
+    """A trigger picture (or npz) and how to stamp it; see `lancet_onnx.trigger.read_trigger`."""
+
+    path: Path
+    mask: Path | None = None
+    mode: Mode | None = None
+    position: tuple[int, int] | None = None
+    target: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RepairOptions:
+    """How to repair and what to write.
+
+    Attributes:
+        output: path of the repaired model.
+        patch: path of the patch file; None puts it beside the output.
+        kind: flip or mute.
+        as_published: the paper's rules to the letter instead of the measured best.
+        compensate: keep each edited layer's mean output by moving its bias.
+        max_accuracy_loss: budget on clean images, 0 to 1.
+        force: replace existing outputs.
+        keep: write also when the verdict is ``not_repaired``.
+        metadata: add one `metadata_props` entry that names base and patch.
+        sizes: how many images locate, stop and guard.
+    """
+
+    output: Path
+    patch: Path | None = None
+    kind: Kind = "flip"
+    as_published: bool = False
+    compensate: bool = True
+    max_accuracy_loss: float = 0.01
+    force: bool = False
+    keep: bool = False
+    metadata: bool = True
+    sizes: Sizes = Sizes()

@@ -1,0 +1,251 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The model under examination, opened for both engines, and the data prepared for it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+
+from lancet_onnx.api.options import DataOptions, TriggerOptions
+from lancet_onnx.errors import DataError, ModelError, UnsupportedError
+from lancet_onnx.model import OnnxModel, load
+from lancet_onnx.runtime.classifier import Classifier
+from lancet_onnx.runtime.ort import Device, OrtModel, environment
+from lancet_onnx.runtime.parity import Parity, compare
+from lancet_onnx.samples import PRESETS, Preprocess, Samples, read_samples
+from lancet_onnx.samples.core import Floats
+from lancet_onnx.samples.preprocess import named
+from lancet_onnx.trigger import Trigger, read_trigger
+from lancet_onnx.types import TensorSpec
+from lancet_onnx.verify.metrics import Labels
+from lancet_onnx.verify.preprocessing import recorded, resolve
+
+
+@dataclass(frozen=True, eq=False)
+class Subject:
+    """One model with its torch and its onnxruntime form."""
+
+    model: OnnxModel
+    classifier: Classifier
+    ort: OrtModel
+
+    @classmethod
+    def open(cls, path: Path, device: Device) -> Subject:
+        """Load `path` for both engines.
+
+        Raises:
+            ModelError: not a usable classifier, or NaN in its weights.
+        """
+        model = load(path)
+        if model.non_finite:
+            raise ModelError(
+                f"{path}: initializer '{model.non_finite[0]}' holds NaN or infinity; a model with "
+                "damaged weights cannot be judged. Export it again"
+            )
+        classifier = Classifier(model.graph)
+        return cls(model, classifier, OrtModel(path, classifier.signature.input, device))
+
+    def environment(self, seed: int) -> dict[str, object]:
+        """Return device, provider, versions and seed for a report."""
+        return {**environment(self.ort.placement), "seed": seed}
+
+    def parity(self, inputs: Floats) -> Parity:
+        """Compare torch and onnxruntime on some inputs.
+
+        Raises:
+            UnsupportedError: they disagree: our graph is not the file's, so nothing is concluded.
+        """
+        found = compare(self.classifier, self.ort, inputs[:64])
+        if not found.holds:
+            raise UnsupportedError(
+                f"{self.model.path}: lancet-onnx computes other scores than onnxruntime (largest "
+                f"difference {found.largest:.1e} of the largest score); this is a fault of "
+                "lancet-onnx, please report it with the model. Nothing was concluded"
+            )
+        return found
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Prepared:
+    """Samples and the preprocessing that turns them into inputs."""
+
+    samples: Samples
+    preprocess: Preprocess
+
+    def inputs(self, samples: Samples) -> Floats:
+        """Return model inputs for some of the samples, or for stamped ones."""
+        return self.preprocess.apply(samples.pixels)
+
+
+@dataclass(slots=True)
+class Clock:
+    """Seconds and image-forward equivalents per stage, for the JSON's `stages`."""
+
+    classifier: Classifier | None = None
+    stages: list[dict[str, object]] = field(default_factory=list)
+    started: float = field(default_factory=time.perf_counter)
+
+    @contextmanager
+    def stage(self, name: str, forwards: int = 0) -> Iterator[None]:
+        """Time a block; `forwards` are those that onnxruntime does, torch's are counted."""
+        begin = time.perf_counter()
+        before = self.classifier.forwards if self.classifier else 0.0
+        yield
+        done = (self.classifier.forwards if self.classifier else 0.0) - before + forwards
+        seconds = round(time.perf_counter() - begin, 3)
+        self.stages.append({"stage": name, "seconds": seconds, "image_forwards": round(done)})
+
+    @property
+    def seconds(self) -> float:
+        """Seconds since the clock was made."""
+        return round(time.perf_counter() - self.started, 3)
+
+
+def image_shape(spec: TensorSpec, layout: str | None) -> tuple[tuple[int, ...], str]:
+    """Return (H, W, C) and layout of the model's images, from its input shape.
+
+    Raises:
+        DataError: the input is no picture, or its size is free.
+    """
+    shape = spec.shape or ()
+    if len(shape) != 4:
+        raise DataError(
+            f"the input '{spec.name}' has the shape {shape}, which is no picture; give an .npz in "
+            "the model's own form with --preprocess none"
+        )
+    sizes = tuple(d if isinstance(d, int) and d > 0 else 0 for d in shape)
+    if layout is None:
+        layout = "nhwc" if sizes[3] in (1, 3) and sizes[1] not in (1, 3) else "nchw"
+    height, width, channels = (
+        (sizes[2], sizes[3], sizes[1]) if layout == "nchw" else (sizes[1], sizes[2], sizes[3])
+    )
+    if not (height and width and channels in (1, 3)):
+        raise DataError(
+            f"the input '{spec.name}' has the shape {shape}; expected a fixed height and width "
+            "and 1 or 3 channels. Export the model for one image size"
+        )
+    return (height, width, channels), layout
+
+
+def prepare(subject: Subject, options: DataOptions) -> Prepared:
+    """Read the data and settle the preprocessing, checked on the labels if there are any.
+
+    Raises:
+        DataError: unusable data, labels outside the classes, or a wrong preprocessing.
+    """
+    if options.path is None:
+        raise DataError("no images: give --data")
+    spec = subject.classifier.signature.input
+    raw = options.preprocess == "none"
+    if raw:
+        samples = read_samples(options.path, (0, 0, 0), raw=True)
+        wanted = tuple(d for d in (spec.shape or ())[1:])
+        found = samples.images.shape[1:]
+        if len(found) != len(wanted) or any(
+            isinstance(d, int) and d != n for d, n in zip(wanted, found, strict=True)
+        ):
+            raise DataError(f"{options.path}: inputs of shape {found}; the model takes {wanted}")
+        layout = "nchw"
+    else:
+        shape, layout = image_shape(spec, options.layout)
+        samples = read_samples(options.path, shape, crop=options.resize == "shortest")
+    _check_labels(samples, subject.classifier.signature.classes)
+    told = settled(subject, options)
+    preprocess = resolve(
+        subject.ort, samples, told, layout, str(subject.model.path)
+    )
+    return Prepared(samples, preprocess)
+
+
+def settled(subject: Subject, options: DataOptions) -> Preprocess | None:
+    """Return the preprocessing that was asked for or recorded, with the overrides; or None."""
+    chosen = (
+        named(options.preprocess)
+        if options.preprocess
+        else recorded(subject.model.path, subject.model.graph.metadata)
+    )
+    if chosen is None and (options.mean or options.std):
+        chosen = PRESETS["unit"]
+    if chosen is None:
+        return None
+    changes = {
+        key: value
+        for key, value in (
+            ("mean", options.mean),
+            ("std", options.std),
+            ("color", options.color),
+        )
+        if value
+    }
+    if changes:
+        name = ", ".join([chosen.name, *(f"{key} {value}" for key, value in changes.items())])
+        chosen = replace(chosen, name=name, **changes)  # type: ignore[arg-type]
+    return chosen
+
+
+def read_trigger_for(
+    subject: Subject, options: TriggerOptions, layout: str | None, samples: Samples | None
+) -> Trigger:
+    """Read the trigger for the model's images (or for raw samples)."""
+    if samples is not None and samples.raw:
+        shape, raw = samples.images.shape[1:], True
+    else:
+        shape, raw = image_shape(subject.classifier.signature.input, layout)[0], False
+    classes = subject.classifier.signature.classes
+    if options.target is not None and not 0 <= options.target < classes:
+        raise DataError(
+            f"target class {options.target}: the model has the classes 0 to {classes - 1}"
+        )
+    return read_trigger(
+        options.path,
+        shape,
+        raw=raw,
+        mask=options.mask,
+        mode=options.mode,
+        position=options.position,
+    )
+
+
+def labels_of(
+    model: OrtModel, prepared: Prepared, samples: Samples, trigger: Trigger | None
+) -> Labels:
+    """Ask onnxruntime for the labels of clean and, with a trigger, of stamped samples."""
+    clean = model.labels(prepared.inputs(samples))
+    if trigger is None:
+        return Labels(clean, None)
+    return Labels(clean, model.labels(prepared.inputs(trigger.stamp(samples))))
+
+
+def likely_target(labels: Labels, true: np.ndarray | None, classes: int) -> int:
+    """Return the class that the trigger moves most images of other classes to."""
+    assert labels.triggered is not None  # noqa: S101 - callers have a trigger
+    own = labels.clean if true is None else true
+    gains = np.zeros(classes)
+    for target in range(classes):
+        others = own != target
+        if others.any():
+            gains[target] = (labels.triggered[others] == target).mean() - (
+                labels.clean[others] == target
+            ).mean()
+    return int(gains.argmax())
+
+
+def _check_labels(samples: Samples, classes: int) -> None:
+    if samples.labels is None:
+        return
+    outside = np.flatnonzero((samples.labels < 0) | (samples.labels >= classes))
+    if len(outside):
+        raise DataError(
+            f"{samples.source}: image {outside[0]} has the label {samples.labels[outside[0]]}, but "
+            f"the model has {classes} classes (0 to {classes - 1}); are these images for it?"
+        )
+    if len(np.unique(samples.labels)) < 2:
+        raise DataError(
+            f"{samples.source}: all images are of class {samples.labels[0]}; images of at least "
+            "two classes are needed"
+        )

@@ -1,0 +1,127 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`verify`: the same figures for two given files, by onnxruntime."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from lancet_onnx.api.options import DataOptions, TriggerOptions
+from lancet_onnx.api.scanning import (
+    data_digest,
+    describe_trigger,
+    find_target,
+    trigger_pictures,
+)
+from lancet_onnx.api.subject import (
+    Clock,
+    Prepared,
+    Subject,
+    labels_of,
+    prepare,
+    read_trigger_for,
+)
+from lancet_onnx.errors import ModelError
+from lancet_onnx.model.write import METADATA_KEY
+from lancet_onnx.report import Report
+from lancet_onnx.runtime.ort import Device
+from lancet_onnx.samples import Samples, Split
+from lancet_onnx.verify.metrics import as_numbers, measure
+from lancet_onnx.verify.policy import FEWEST_IMAGES, Decision, accuracy_loss, judge_repair
+
+
+def verify(
+    model: Path,
+    fixed: Path,
+    data: DataOptions,
+    trigger: TriggerOptions | None = None,
+    *,
+    max_accuracy_loss: float = 0.01,
+    device: Device = "auto",
+) -> Report:
+    """Compare `fixed` with `model` on clean and, with a trigger, on triggered images.
+
+    If `fixed` says that it was repaired with these very images, only the half that the repair did
+    not see is used.
+
+    Raises:
+        LancetError: a file or the data cannot be used, or the two models are of different kinds.
+    """
+    clock = Clock()
+    with clock.stage("load"):
+        subject, other = Subject.open(model, device), Subject.open(fixed, device)
+        clock.classifier = subject.classifier
+        mine, theirs = subject.classifier.signature, other.classifier.signature
+        if mine.classes != theirs.classes or mine.input.shape != theirs.input.shape:
+            raise ModelError(
+                f"{fixed}: takes {theirs.input.shape} and knows {theirs.classes} classes, but "
+                f"{model} takes {mine.input.shape} and knows {mine.classes}; they cannot be compared"
+            )
+    with clock.stage("prepare"):
+        prepared = prepare(subject, data)
+        stamp = (
+            read_trigger_for(subject, trigger, data.layout, prepared.samples) if trigger else None
+        )
+        samples, used, seed = _unseen(other, prepared)
+    with clock.stage("measure", len(samples) * (4 if stamp else 2)):
+        inputs = prepared.inputs(samples)
+        parity, parity_fixed = subject.parity(inputs), other.parity(inputs)
+        target = (
+            find_target(subject, prepared, samples, stamp, trigger.target)
+            if stamp and trigger
+            else None
+        )
+        original = labels_of(subject.ort, prepared, samples, stamp)
+        repaired = labels_of(other.ort, prepared, samples, stamp)
+        before = measure(original, original, samples.labels, target)
+        after = measure(repaired, original, samples.labels, target)
+    if stamp is not None:
+        decision = judge_repair(before, after, max_accuracy_loss)
+    elif len(samples) < FEWEST_IMAGES:
+        decision = Decision("not_evaluated", (f"only {len(samples)} images to compare on",))
+    else:
+        lost = accuracy_loss(before, after)
+        decision = Decision(
+            "fail" if lost > max_accuracy_loss else "pass",
+            (f"clean images lost {lost:+.1%}; the budget is {max_accuracy_loss:.1%}",),
+        )
+    body = {
+        "before": as_numbers(before),
+        "after": as_numbers(after),
+        "agreement": after["agreement"].value,
+        "target": target,
+        "trigger": describe_trigger(stamp) if stamp else None,
+        "models": [
+            {"path": str(s.model.path), "sha256": str(s.model.digest)} for s in (subject, other)
+        ],
+        "data": {
+            "path": prepared.samples.source,
+            "images": len(samples),
+            "labelled": samples.labels is not None,
+            "preprocess": str(prepared.preprocess),
+            "used": used,
+        },
+        "parity": {
+            name: {"largest": p.largest, "agreement": p.agreement, "tolerance": p.tolerance}
+            for name, p in (("before", parity), ("after", parity_fixed))
+        },
+        "environment": other.environment(seed),
+        "stages": clock.stages,
+        "seconds": clock.seconds,
+    }
+    pictures = trigger_pictures(stamp, samples) if stamp else ()
+    return Report("verify", decision.verdict, decision.reasons, body, pictures)
+
+
+def _unseen(fixed: Subject, prepared: Prepared) -> tuple[Samples, str, int]:
+    """Return the images that the repair of `fixed` did not see, as far as the file tells."""
+    note = fixed.model.graph.metadata.get(METADATA_KEY, "")
+    try:
+        seen = json.loads(note) if note else {}
+        digest, seed = str(seen.get("data", "")), int(seen.get("seed", 0))
+    except (ValueError, AttributeError, TypeError):
+        digest, seed = "", 0
+    if digest == data_digest(prepared.samples):
+        split = Split.of(prepared.samples, seed)
+        return split.figures, "the half that the repair did not see", seed
+    return prepared.samples, "all images; whether the repair saw some of them is not known", seed

@@ -1,0 +1,74 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One self-contained page, readable without JavaScript, with the pictures inside."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Mapping
+from functools import cache
+
+import jinja2
+
+from lancet_onnx.report.report import Report
+
+FIGURES = (
+    ("attack_success", "attack success", "triggered images of other classes that get the target"),
+    ("base_rate", "base rate", "the same images without the trigger, by the unrepaired model"),
+    (
+        "attack_success_correct",
+        "attack success, correct images",
+        "attack success over images that the unrepaired model gets right when clean",
+    ),
+    ("recovery", "recovery", "triggered images that get their true label back"),
+    ("clean_accuracy", "clean accuracy", "clean images classified right"),
+    ("agreement", "agreement", "clean images with the same label as by the unrepaired model"),
+)
+"""Name, heading and meaning of the figures, in the order in which people read them."""
+
+
+def to_html(report: Report, title: str, command: str) -> str:
+    """Return the page; `command` is the line that made the report, shown for repetition.
+
+    Everything from the model or the data is escaped: names in an untrusted file are hostile text.
+    """
+    groups: dict[str, list[dict[str, str]]] = {}
+    for picture in report.pictures:
+        source = "data:image/png;base64," + base64.b64encode(picture.png).decode()
+        groups.setdefault(picture.group, []).append({"source": source, "caption": picture.caption})
+    data = report.to_dict()
+    return _template().render(
+        title=title, command=command, report=data, figures=_figures(data), groups=groups
+    )
+
+
+def _figures(data: Mapping[str, object]) -> list[dict[str, object]]:
+    sides = [data.get("before"), data.get("after")]
+    if not isinstance(sides[0], Mapping):
+        sides = [data.get("metrics"), None]
+    rows: list[dict[str, object]] = []
+    for name, heading, meaning in FIGURES:
+        cells = [_cell(side, name) if isinstance(side, Mapping) else None for side in sides]
+        if any(cells):
+            rows.append({"heading": heading, "meaning": meaning, "cells": cells})
+    return rows
+
+
+def _cell(side: Mapping[str, object], name: str) -> dict[str, object] | None:
+    value, intervals, counts = side.get(name), side.get("intervals"), side.get("counts")
+    if not isinstance(value, (int, float)) or not isinstance(intervals, Mapping):
+        return None
+    low, high = intervals[name]
+    count, total = counts[name] if isinstance(counts, Mapping) else (0, 0)
+    return {"value": value, "low": low, "high": high, "count": count, "n": total}
+
+
+@cache
+def _template() -> jinja2.Template:
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("lancet_onnx.report", "templates"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    return environment.get_template("report.html.jinja")
