@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Find backdoors in ONNX classifiers, locate the few weights that cause them, repair just those.
 
-    >>> from lancet_onnx import DataOptions, TriggerOptions, scan
-    >>> report = scan(Path("model.onnx"), TriggerOptions(Path("t.png")), DataOptions(Path("val/")))
-    >>> report.verdict
-    'backdoored'
+>>> from lancet_onnx import DataOptions, TriggerOptions, scan
+>>> report = scan(Path("model.onnx"), TriggerOptions(Path("t.png")), DataOptions(Path("val/")))
+>>> report.verdict
+'backdoored'
 """
 
 from lancet_onnx.api import (

@@ -19,7 +19,7 @@ from safetensors.numpy import load as safetensors_load
 from safetensors.numpy import save as safetensors_save
 
 from lancet_onnx.errors import PatchError
-from lancet_onnx.types import Digest, ParamName
+from lancet_onnx.types import Digest, ParamName, ValueName
 
 FORMAT_VERSION = 1
 _BITS: Mapping[str, str] = {"float32": "<u4", "float64": "<u8", "float16": "<u2", "bfloat16": "<u2"}
@@ -167,7 +167,7 @@ def from_bytes(data: bytes, source: str) -> Patch:
             if index.dtype != np.int64 or old.dtype != np.dtype(bits) or new.dtype != old.dtype:
                 raise PatchError(f"{source}: the tensors of target {number} have wrong types")
             delta = TensorDelta(
-                ParamName(str(target["initializer"])),
+                ParamName(ValueName(str(target["initializer"]))),
                 str(target["dtype"]),
                 tuple(int(d) for d in target["shape"]),
                 index.reshape(-1),
@@ -189,4 +189,6 @@ def from_bytes(data: bytes, source: str) -> Patch:
             header["metadata"],
         )
     except (SafetensorError, KeyError, ValueError, TypeError, AttributeError) as error:
-        raise PatchError(f"{source}: not a lancet-onnx patch, or a damaged one ({error})") from error
+        raise PatchError(
+            f"{source}: not a lancet-onnx patch, or a damaged one ({error})"
+        ) from error

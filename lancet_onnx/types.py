@@ -8,14 +8,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NewType
 
-ParamName = NewType("ParamName", str)
-"""Name of a float initializer (or of a Constant node's output): a leaf of the graph."""
+ValueName = NewType("ValueName", str)
+"""Name of a tensor that flows through the graph; the empty name is an absent optional input."""
+
+ParamName = NewType("ParamName", ValueName)
+"""Name of a float initializer (or of a Constant node's output): a value that is a leaf."""
 
 NodeName = NewType("NodeName", str)
 """Name of a node; nodes that the file leaves unnamed get ``<op_type>_<position>``."""
-
-ValueName = NewType("ValueName", str)
-"""Name of a tensor that flows through the graph; the empty name is an absent optional input."""
 
 Dimension = int | str | None
 """A fixed size, a symbolic size, or unknown."""

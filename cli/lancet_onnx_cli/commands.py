@@ -21,14 +21,16 @@ from lancet_onnx.api import (
     verify,
 )
 from lancet_onnx.errors import DataError, UsageError
-from lancet_onnx_cli import choices
+from lancet_onnx.runtime.ort import Device
+from lancet_onnx.trigger import Mode
+from lancet_onnx_cli.choices import Color, Format, Layout, Method, Resize
 from lancet_onnx_cli.demo_run import demo
 from lancet_onnx_cli.output import Output, emit, progress
 from lancet_onnx_cli.policy_file import with_policy
 
 app = typer.Typer(
     name="lancet-onnx",
-    help="Find backdoors in ONNX classifiers, locate the few weights that cause them, repair those.",
+    help="Find backdoors in ONNX classifiers, locate the weights that cause them, repair those.",
     no_args_is_help=True,
     add_completion=False,
     rich_markup_mode=None,
@@ -45,7 +47,7 @@ TriggerPath = Annotated[
 ]
 Mask = Annotated[Path | None, typer.Option(help="Grey picture: the trigger's opacity.")]
 TriggerMode = Annotated[
-    choices.Mode | None, typer.Option(help="How to stamp, instead of what the picture implies.")
+    Mode | None, typer.Option(help="How to stamp, instead of what the picture implies.")
 ]
 Position = Annotated[
     str | None,
@@ -66,13 +68,13 @@ PreprocessOption = Annotated[
 ]
 Mean = Annotated[str | None, typer.Option(help="Comma-separated means, overriding --preprocess.")]
 Std = Annotated[str | None, typer.Option(help="Comma-separated deviations, likewise.")]
-Color = Annotated[choices.Color | None, typer.Option(help="Channel order the model wants.")]
-Layout = Annotated[choices.Layout | None, typer.Option(help="Axis order the model wants.")]
-Resize = Annotated[choices.Resize, typer.Option(help="How pictures of another size are fitted.")]
-DeviceOption = Annotated[choices.Device, typer.Option(help="Where onnxruntime runs.")]
+ColorOption = Annotated[Color | None, typer.Option(help="Channel order the model wants.")]
+LayoutOption = Annotated[Layout | None, typer.Option(help="Axis order the model wants.")]
+ResizeOption = Annotated[Resize, typer.Option(help="How pictures of another size are fitted.")]
+DeviceOption = Annotated[Device, typer.Option(help="Where onnxruntime runs.")]
 Seed = Annotated[int, typer.Option(help="Of the split and every other random choice.")]
-Format = Annotated[
-    list[choices.Format] | None,
+Formats = Annotated[
+    list[Format] | None,
     typer.Option("-f", "--format", help="text, json or html; repeatable, with -o for each."),
 ]
 OutputPath = Annotated[
@@ -109,12 +111,12 @@ def scan_command(
     preprocess: PreprocessOption = None,
     mean: Mean = None,
     std: Std = None,
-    color: Color = None,
-    layout: Layout = None,
-    resize: Resize = choices.Resize.squash,
-    device: DeviceOption = choices.Device.auto,
+    color: ColorOption = None,
+    layout: LayoutOption = None,
+    resize: ResizeOption = "squash",
+    device: DeviceOption = "auto",
     seed: Seed = 0,
-    formats: Format = None,
+    formats: Formats = None,
     outputs: OutputPath = None,
     quiet: Quiet = False,
     verbose: Verbose = False,
@@ -124,9 +126,7 @@ def scan_command(
     stamp = _trigger(trigger, mask, trigger_mode, position, target) if trigger else None
     options = _data(data, preprocess, mean, std, color, layout, resize)
     with progress(output) as report_progress:
-        report = scan(
-            model, stamp, options, device=device.value, seed=seed, progress=report_progress
-        )
+        report = scan(model, stamp, options, device=device, seed=seed, progress=report_progress)
     return emit(report, output)
 
 
@@ -142,9 +142,7 @@ def repair_command(
         Path | None, typer.Option("--from", help="JSON of a scan: its trigger and target.")
     ] = None,
     data: DataPath = None,
-    method: Annotated[choices.Method, typer.Option(help="What is done to weights.")] = (
-        choices.Method.auto
-    ),
+    method: Annotated[Method, typer.Option(help="What is done to weights.")] = ("auto"),
     as_published: Annotated[
         bool, typer.Option("--as-published", help="The paper's rules to the letter.")
     ] = False,
@@ -169,12 +167,12 @@ def repair_command(
     preprocess: PreprocessOption = None,
     mean: Mean = None,
     std: Std = None,
-    color: Color = None,
-    layout: Layout = None,
-    resize: Resize = choices.Resize.squash,
-    device: DeviceOption = choices.Device.auto,
+    color: ColorOption = None,
+    layout: LayoutOption = None,
+    resize: ResizeOption = "squash",
+    device: DeviceOption = "auto",
     seed: Seed = 0,
-    formats: Format = None,
+    formats: Formats = None,
     reports: Annotated[
         list[Path] | None,
         typer.Option("--report", help="Also write the report here (.html or .json)."),
@@ -199,7 +197,7 @@ def repair_command(
             RepairOptions(
                 output_path,
                 patch,
-                "mute" if method is choices.Method.mute else "flip",
+                "mute" if method == "mute" else "flip",
                 as_published,
                 compensate,
                 max_accuracy_loss,
@@ -207,7 +205,7 @@ def repair_command(
                 keep,
                 not no_metadata,
             ),
-            device=device.value,
+            device=device,
             seed=seed,
             progress=report_progress,
         )
@@ -227,12 +225,12 @@ def verify_command(
     preprocess: PreprocessOption = None,
     mean: Mean = None,
     std: Std = None,
-    color: Color = None,
-    layout: Layout = None,
-    resize: Resize = choices.Resize.squash,
+    color: ColorOption = None,
+    layout: LayoutOption = None,
+    resize: ResizeOption = "squash",
     max_accuracy_loss: Loss = 0.01,
-    device: DeviceOption = choices.Device.auto,
-    formats: Format = None,
+    device: DeviceOption = "auto",
+    formats: Formats = None,
     outputs: OutputPath = None,
     quiet: Quiet = False,
     verbose: Verbose = False,
@@ -244,19 +242,19 @@ def verify_command(
         raise UsageError("verify needs --data: images, labelled or not")
     stamp = _trigger(trigger, mask, trigger_mode, position, target) if trigger else None
     report = verify(
-        model, fixed, options, stamp, max_accuracy_loss=max_accuracy_loss, device=device.value
+        model, fixed, options, stamp, max_accuracy_loss=max_accuracy_loss, device=device
     )
     return emit(report, output)
 
 
 @app.command("inspect")
-def inspect_command(model: Model, formats: Format = None, outputs: OutputPath = None) -> int:
+def inspect_command(model: Model, formats: Formats = None, outputs: OutputPath = None) -> int:
     """Inputs, layers, editable weights, what is not supported, and how to go on."""
     return emit(inspect(model), Output.of(formats, outputs))
 
 
 @app.command("doctor")
-def doctor_command(formats: Format = None, outputs: OutputPath = None) -> int:
+def doctor_command(formats: Formats = None, outputs: OutputPath = None) -> int:
     """Versions, what would run where, and how to mend it."""
     return emit(doctor(), Output.of(formats, outputs))
 
@@ -266,9 +264,9 @@ def _data(
     preprocess: str | None,
     mean: str | None,
     std: str | None,
-    color: choices.Color | None,
-    layout: choices.Layout | None,
-    resize: choices.Resize,
+    color: Color | None,
+    layout: Layout | None,
+    resize: Resize,
 ) -> DataOptions:
     return with_policy(
         DataOptions(
@@ -276,9 +274,9 @@ def _data(
             preprocess,
             _numbers(mean, "--mean"),
             _numbers(std, "--std"),
-            color.value if color else None,
-            layout.value if layout else None,
-            resize.value,
+            color,
+            layout,
+            resize,
         )
     )
 
@@ -286,7 +284,7 @@ def _data(
 def _trigger(
     path: Path,
     mask: Path | None,
-    mode: choices.Mode | None,
+    mode: Mode | None,
     position: str | None,
     target: int | None,
 ) -> TriggerOptions:
@@ -294,7 +292,7 @@ def _trigger(
     if place is not None and len(place) != 2:
         raise UsageError(f"--position {position}: expected LEFT,TOP in pixels, such as 27,27")
     corner = (int(place[0]), int(place[1])) if place else None
-    return TriggerOptions(path, mask, mode.value if mode else None, corner, target)
+    return TriggerOptions(path, mask, mode, corner, target)
 
 
 def _numbers(text: str | None, option: str) -> tuple[float, ...] | None:

@@ -57,7 +57,9 @@ def demo() -> int:
     page = FOLDER / "report.html"
     page.write_text(to_html(outcome, "lancet-onnx demo", "lancet-onnx demo"))
     console.rule("done", align="left")
-    console.print("Compare before and after above: the patch no longer works, digits are still read.")
+    console.print(
+        "Compare before and after above: the patch no longer works, digits are still read."
+    )
     Console().print(f"{checked.verdict}; open {page} in a browser", highlight=False)
     return checked.exit_code
 

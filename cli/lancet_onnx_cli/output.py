@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import io
 import shlex
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -75,7 +76,7 @@ def emit(report: Report, output: Output) -> int:
     for form, path in output.targets:
         if path is not None:
             _write(_content(report, form), path)
-    if on_stdout == [Format.text]:
+    if on_stdout == ["text"]:
         render_text(report, Console())
     elif on_stdout:
         sys.stdout.write(_content(report, on_stdout[0]))
@@ -106,30 +107,21 @@ def progress(output: Output) -> Iterator[ReportProgress]:
 
 
 def _content(report: Report, form: Format) -> str:
-    if form is Format.json:
+    if form == "json":
         return report.to_json()
-    if form is Format.html:
+    if form == "html":
         command = "lancet-onnx " + shlex.join(sys.argv[1:])
         model = report.body.get("model")
         name = Path(str(model["path"])).name if isinstance(model, Mapping) else ""
         return to_html(report, f"lancet-onnx {report.command} {name}".strip(), command)
-    console = Console(record=True, file=_Nowhere(), width=120)
+    text = io.StringIO()
+    console = Console(file=text, width=120)
     render_text(report, console)
-    return console.export_text()
-
-
-class _Nowhere:
-    """A stream that keeps nothing."""
-
-    def write(self, text: str) -> int:
-        return len(text)
-
-    def flush(self) -> None:
-        pass
+    return text.getvalue()
 
 
 def _by_suffix(path: Path) -> Format:
-    forms = {".json": Format.json, ".html": Format.html, ".txt": Format.text}
+    forms: dict[str, Format] = {".json": "json", ".html": "html", ".txt": "text"}
     if path.suffix not in forms:
         raise UsageError(f"{path}: expected a name that ends in {', '.join(forms)}")
     return forms[path.suffix]

@@ -107,7 +107,9 @@ def _located(data: Mapping[str, object], console: Console) -> None:
     findings = data.get("findings")
     if not isinstance(findings, list) or not findings:
         return
-    console.print(f"target class {findings[0]['target']}, trigger {_text(findings[0]['trigger']['path'])}")
+    console.print(
+        f"target class {findings[0]['target']}, trigger {_text(findings[0]['trigger']['path'])}"
+    )
     layers = findings[0]["located"]
     if not layers:
         return
@@ -145,7 +147,10 @@ def _inspect(data: Mapping[str, object], console: Console) -> None:
                 console.print(f"{word}  {_text(spec['name'])}: {spec['dtype']} {_text(shape)}")
     batch = data["fixed_batch"]
     console.print(f"classes {data['classes'] or 'unknown'}, batch {batch or 'free'}")
-    console.print(f"opsets {_text(data['opsets'])}, preprocessing {_text(data['preprocess'] or 'not recorded')}")
+    console.print(
+        f"opsets {_text(data['opsets'])}, "
+        f"preprocessing {_text(data['preprocess'] or 'not recorded')}"
+    )
     layers = data["layers"]
     if isinstance(layers, list) and layers:
         table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))

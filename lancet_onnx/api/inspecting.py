@@ -45,7 +45,9 @@ def inspect(path: Path) -> Report:
         problems.append(str(error))
     problems += [f"{node} is not supported" for node in missing]
     problems += [f"'{name}' holds NaN or infinity" for name in model.non_finite]
-    problems += [f"'{name}' is shared by several nodes and not edited" for name in tied_weights(graph)]
+    problems += [
+        f"'{name}' is shared by several nodes and not edited" for name in tied_weights(graph)
+    ]
     branches = logic_on_input(graph)
     noted, note = None, ""
     try:
@@ -131,4 +133,3 @@ def _describe_layers(classifier: Classifier) -> list[dict[str, object]]:
 
 def _spec(spec: TensorSpec) -> dict[str, object]:
     return {"name": spec.name, "dtype": spec.dtype, "shape": list(spec.shape or ())}
-

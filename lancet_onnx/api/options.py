@@ -3,8 +3,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 from lancet_onnx.pairs import Sizes
 from lancet_onnx.repair import Kind
@@ -29,9 +30,9 @@ class DataOptions:
     preprocess: str | None = None
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
-    color: str | None = None
-    layout: str | None = None
-    resize: str = "squash"
+    color: Literal["rgb", "bgr"] | None = None
+    layout: Literal["nchw", "nhwc"] | None = None
+    resize: Literal["squash", "shortest"] = "squash"
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,4 +72,4 @@ class RepairOptions:
     force: bool = False
     keep: bool = False
     metadata: bool = True
-    sizes: Sizes = Sizes()
+    sizes: Sizes = field(default_factory=Sizes)

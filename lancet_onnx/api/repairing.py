@@ -215,9 +215,7 @@ def _final(
 ) -> tuple[dict[str, Rate], Decision]:
     """Measure again on the file at its final path: only these figures are reported."""
     model = OrtModel(options.output, subject.classifier.signature.input, device)
-    after, again = _judge(
-        model, prepared, split, stamp, target, original, before, options
-    )
+    after, again = _judge(model, prepared, split, stamp, target, original, before, options)
     return after, decision if decision.verdict != "repaired" else again
 
 
@@ -254,9 +252,7 @@ def _layers(subject: Subject, outcome: Outcome, patch: Patch | None) -> list[dic
     ]
 
 
-def _search_table(
-    outcome: Outcome, material: Material, settings: Settings
-) -> dict[str, object]:
+def _search_table(outcome: Outcome, material: Material, settings: Settings) -> dict[str, object]:
     return {
         "settings": str(settings),
         "pairs": len(material.pairs),
@@ -288,5 +284,3 @@ def _flat(before: dict[str, Rate], after: dict[str, Rate]) -> dict[str, float]:
         for name, rate in figures.items()
         if rate.n
     }
-
-

@@ -218,9 +218,7 @@ def _without_data(
     shape, layout = image_shape(subject.classifier.signature.input, data.layout)
     told = settled(subject, data)
     stamp = read_trigger_for(subject, trigger, layout, None)
-    tried = (
-        [told] if told else [p for p in PRESETS.values() if not p.passthrough]
-    )
+    tried = [told] if told else [p for p in PRESETS.values() if not p.passthrough]
     best: tuple[float, Decision, dict[str, object]] | None = None
     for number, preprocess in enumerate(tried):
         progress("comparing with control patches", number / len(tried))

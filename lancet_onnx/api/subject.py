@@ -156,9 +156,7 @@ def prepare(subject: Subject, options: DataOptions) -> Prepared:
         samples = read_samples(options.path, shape, crop=options.resize == "shortest")
     _check_labels(samples, subject.classifier.signature.classes)
     told = settled(subject, options)
-    preprocess = resolve(
-        subject.ort, samples, told, layout, str(subject.model.path)
-    )
+    preprocess = resolve(subject.ort, samples, told, layout, str(subject.model.path))
     return Prepared(samples, preprocess)
 
 

@@ -55,7 +55,7 @@ def verify(
         if mine.classes != theirs.classes or mine.input.shape != theirs.input.shape:
             raise ModelError(
                 f"{fixed}: takes {theirs.input.shape} and knows {theirs.classes} classes, but "
-                f"{model} takes {mine.input.shape} and knows {mine.classes}; they cannot be compared"
+                f"{model} takes {mine.input.shape} and knows {mine.classes}; they differ in more"
             )
     with clock.stage("prepare"):
         prepared = prepare(subject, data)

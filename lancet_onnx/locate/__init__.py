@@ -4,3 +4,4 @@
 from lancet_onnx.locate.locator import locate
 from lancet_onnx.locate.published import locate_as_published
 
+__all__ = ["locate", "locate_as_published"]

@@ -22,6 +22,7 @@ import torch
 from lancet_onnx.runtime.classifier import Classifier
 from lancet_onnx.runtime.layers import Layer
 from lancet_onnx.samples import Pairs
+from lancet_onnx.types import ParamName
 
 ALPHA = 1.0
 _BUDGET = 1 << 26
@@ -32,8 +33,8 @@ _BUDGET = 1 << 26
 class Features:
     """Per layer: the change of its input and the features that err, one row a pair."""
 
-    dh: dict[str, torch.Tensor]
-    c: dict[str, torch.Tensor]
+    dh: dict[ParamName, torch.Tensor]
+    c: dict[ParamName, torch.Tensor]
 
 
 def differential_features(
@@ -41,7 +42,9 @@ def differential_features(
 ) -> Features:
     """Return dh and c of every layer for all pairs."""
     values = list(dict.fromkeys(v for layer in layers for v in (layer.source, layer.output)))
-    right, wrong = (torch.from_numpy(a).to(classifier.module.device) for a in (pairs.right, pairs.wrong))
+    right, wrong = (
+        torch.from_numpy(a).to(classifier.module.device) for a in (pairs.right, pairs.wrong)
+    )
 
     def margin(logits: torch.Tensor) -> torch.Tensor:
         return (logits.gather(1, wrong[:, None]) - logits.gather(1, right[:, None]))[:, 0]
@@ -73,12 +76,10 @@ def importance(
 def correlate(
     classifier: Classifier, layer: Layer, h: torch.Tensor, c: torch.Tensor
 ) -> torch.Tensor:
-    """Return, image by image, the gradient of sum(c * f) to W, where f = W * h: (K, *shape of W)."""
+    """Return, image by image, the gradient of sum(c * f) to W, f = W * h: (K, *shape of W)."""
     batch = classifier.signature.batch or 1
 
-    def response(
-        weight: torch.Tensor, row: torch.Tensor, factor: torch.Tensor
-    ) -> torch.Tensor:
+    def response(weight: torch.Tensor, row: torch.Tensor, factor: torch.Tensor) -> torch.Tensor:
         rows = row.expand(batch, *row.shape)
         output = classifier.module.run({layer.source: rows}, [layer.output], {layer.param: weight})
         return (output[layer.output][0] * factor).sum()
@@ -91,7 +92,7 @@ def correlate(
 
 def harm(
     classifier: Classifier, layers: Sequence[Layer], clean: torch.Tensor
-) -> dict[str, torch.Tensor]:
+) -> dict[ParamName, torch.Tensor]:
     """Return H per layer: what clean images lose with each weight.
 
     H is the mean over clean images of relu(w * dm/dw), m the margin between the two highest
@@ -107,7 +108,7 @@ def harm(
         top = logits.topk(2, dim=1).values
         return top[:, 0] - top[:, 1]
 
-    for part in clean.split(50):
+    for part in torch.split(clean, 50):
         features, gradient = classifier.gradients(part, sources, outputs, margin)
         for layer in layers:
             weight = classifier.module.leaves[layer.param]

@@ -26,8 +26,7 @@ from lancet_onnx.types import Progress, no_progress
 HARM_IMAGES = 200
 HARM_FLOOR = 0.3
 METHOD = (
-    f"ai-lancet(alpha={ALPHA}, margin-gradient, ablation<= {LARGEST_SHARE}, "
-    f"precision={PRECISION})"
+    f"ai-lancet(alpha={ALPHA}, margin-gradient, ablation<= {LARGEST_SHARE}, precision={PRECISION})"
 )
 
 
@@ -63,9 +62,7 @@ def locate(
     return Location(METHOD, tuple(_describe(f, harms[f.layer.param]) for f in found))
 
 
-def _search_layer(
-    classifier: Classifier, layer: Layer, features: Features, pairs: Pairs
-) -> _Found:
+def _search_layer(classifier: Classifier, layer: Layer, features: Features, pairs: Pairs) -> _Found:
     right = torch.from_numpy(pairs.right).to(classifier.module.device)
     names = classifier.cut_set([layer.node])
     votes = torch.zeros(layer.size, device=right.device)

@@ -100,13 +100,12 @@ def _importance(
             )[block][0]
             for row in (x, good)
         ]
-        return ((features[0] - features[1]) * weighting).norm()
+        eif: torch.Tensor = (features[0] - features[1]) * weighting
+        return eif.norm()
 
     per_pair = torch.func.vmap(torch.func.grad(norm), in_dims=(None, 0, 0, 0))
     classifier.forwards += 2 * len(at_x) * classifier.share([layer.source], [block])
-    gradient: torch.Tensor = per_pair(
-        classifier.module.leaves[layer.param], at_x, at_good, factor
-    )
+    gradient: torch.Tensor = per_pair(classifier.module.leaves[layer.param], at_x, at_good, factor)
     return gradient.abs()
 
 
@@ -147,9 +146,7 @@ def _search_layer(
     )
 
 
-def _ladder(
-    size: int, pairs: int, restored: Restored, device: torch.device
-) -> torch.Tensor:
+def _ladder(size: int, pairs: int, restored: Restored, device: torch.device) -> torch.Tensor:
     """Climb ratios k * 10^-u, then refine the first that works by tenths of its last step."""
     result = torch.zeros(pairs, dtype=torch.long, device=device)
     waiting = torch.arange(pairs, device=device)

@@ -82,9 +82,7 @@ class Graph:
                     readers.setdefault(value, []).append(node)
         return {value: tuple(nodes) for value, nodes in readers.items()}
 
-    def between(
-        self, feeds: Iterable[ValueName], outputs: Iterable[ValueName]
-    ) -> tuple[Node, ...]:
+    def between(self, feeds: Iterable[ValueName], outputs: Iterable[ValueName]) -> tuple[Node, ...]:
         """Return the nodes needed for `outputs` when `feeds` are given, in execution order."""
         given = set(feeds) | set(self.constants)
         wanted = [value for value in outputs if value not in given]

@@ -107,12 +107,12 @@ def _freeze(
         if node.op_type == "Constant" and node.domain in ("", "ai.onnx"):
             constants[ValueName(node.output[0])] = _constant(node, attributes, path)
             continue
-        name = node.name if node.name and node.name not in names else f"{node.op_type}_{position}"
-        names.add(name)
+        title = node.name if node.name and node.name not in names else f"{node.op_type}_{position}"
+        names.add(title)
         domain = "" if node.domain == "ai.onnx" else node.domain
         nodes.append(
             Node(
-                NodeName(name),
+                NodeName(title),
                 node.op_type,
                 domain,
                 _since_version(node.op_type, domain, opsets),

@@ -149,7 +149,7 @@ def check_tensor(tensor: onnx.TensorProto, owner: str, path: Path) -> None:
 
 
 def external_file(tensor: onnx.TensorProto, owner: str, path: Path) -> tuple[Path, int, int]:
-    """Return file, offset and length in bytes of a tensor's external data, inside the model's folder.
+    """Return file, offset and length in bytes of a tensor's data outside the .onnx file.
 
     Raises:
         ModelError: the location leaves the folder, is no regular file, or is too short.

@@ -120,7 +120,9 @@ def _fields(data: bytes, start: int, end: int) -> Iterator[tuple[int, int, int]]
         else:
             raise ModelError(f"damaged protobuf: wire type {kind} at byte {position}")
         if stop > end or field == 0:
-            raise ModelError(f"damaged protobuf: field {field} at byte {position} ends past its end")
+            raise ModelError(
+                f"damaged protobuf: field {field} at byte {position} ends past its end"
+            )
         yield field, position, stop
         position = stop
 

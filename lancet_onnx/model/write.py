@@ -22,7 +22,7 @@ from lancet_onnx.errors import OutputError, PatchError, UnsupportedError
 from lancet_onnx.model.load import OnnxModel
 from lancet_onnx.model.wire import metadata_entry, tensor_spans
 from lancet_onnx.patch import Patch, TensorDelta, bit_type
-from lancet_onnx.types import Digest, ValueName
+from lancet_onnx.types import Digest, ParamName
 
 METADATA_KEY = "lancet-onnx"
 
@@ -56,7 +56,11 @@ def apply(model: OnnxModel, patch: Patch) -> bytes:
     if patch.metadata:
         data += metadata_entry(METADATA_KEY, patch.metadata)
     result = bytes(data)
-    if patch.result is not None and model.digest == patch.base and Digest.of(result) != patch.result:
+    if (
+        patch.result is not None
+        and model.digest == patch.base
+        and Digest.of(result) != patch.result
+    ):
         raise PatchError(f"{model.path}: the result is not the one that the patch promises")
     return result
 
@@ -89,7 +93,7 @@ def seal(model: OnnxModel, patch: Patch) -> tuple[Patch, bytes]:
     return replace(patch, result=Digest.of(data)), data
 
 
-def writable(model: OnnxModel, params: Iterable[str]) -> None:
+def writable(model: OnnxModel, params: Iterable[ParamName]) -> None:
     """Refuse initializers that could not be written back, before any work is spent on them.
 
     Raises:
@@ -97,19 +101,19 @@ def writable(model: OnnxModel, params: Iterable[str]) -> None:
     """
     spans = tensor_spans(model.data)
     for name in params:
-        if ValueName(name) in model.external:
-            file = model.external[ValueName(name)][0].name
+        if name in model.external:
+            file = model.external[name][0].name
             raise UnsupportedError(
                 f"{model.path}: initializer '{name}' lies in the external file '{file}'; writing "
                 "external data is not supported. Save the model as one file (external_data=False)"
             )
-        if ValueName(name) not in spans:
+        if name not in spans:
             raise UnsupportedError(f"{model.path}: the values of '{name}' are not in the file")
 
 
 def _overwrite(data: bytearray, model: OnnxModel, delta: TensorDelta) -> None:
     delta.check()
-    name = ValueName(delta.param)
+    name = delta.param
     array = model.graph.constants.get(name)
     if array is None or array.dtype.name != delta.dtype or array.shape != delta.shape:
         found = "no such initializer" if array is None else f"{array.dtype} {array.shape}"
@@ -175,7 +179,9 @@ def save(data: bytes, path: Path, *, mode_of: Path | None = None) -> None:
             _sync_folder(path.parent)
         except OSError as error:
             reason = "no space left" if error.errno == errno.ENOSPC else error.strerror
-            raise OutputError(f"{path}: cannot be written ({reason}); nothing was changed") from error
+            raise OutputError(
+                f"{path}: cannot be written ({reason}); nothing was changed"
+            ) from error
     finally:
         temporary.unlink(missing_ok=True)
 

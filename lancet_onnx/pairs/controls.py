@@ -38,11 +38,13 @@ def control_triggers(trigger: Trigger, count: int, seed: int) -> list[Trigger]:
 
 
 def _shuffled(inside: Floats, _middle: np.float32, rng: np.random.Generator) -> Floats:
-    return inside[rng.permutation(len(inside))][:, rng.permutation(inside.shape[1])]
+    shuffled: Floats = inside[rng.permutation(len(inside))][:, rng.permutation(inside.shape[1])]
+    return shuffled
 
 
 def _negative(inside: Floats, middle: np.float32, rng: np.random.Generator) -> Floats:
-    return 2 * middle - _shuffled(inside, middle, rng)
+    negative: Floats = 2 * middle - _shuffled(inside, middle, rng)
+    return negative
 
 
 def _noise(inside: Floats, middle: np.float32, rng: np.random.Generator) -> Floats:

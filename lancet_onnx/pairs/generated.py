@@ -13,7 +13,7 @@ from torch.nn import functional
 
 from lancet_onnx.runtime.classifier import CHUNK, Classifier
 from lancet_onnx.samples import Preprocess, Samples
-from lancet_onnx.samples.core import Floats
+from lancet_onnx.samples.core import Floats, Ints
 
 STEPS = 30
 STEP = 0.02
@@ -27,7 +27,7 @@ def generated_samples(
     count: int,
     seed: int,
 ) -> Samples:
-    """Return `count` images (H, W, C) = `shape`, spread evenly over classes, labels the model's own.
+    """Return `count` images of `shape` (H, W, C), evenly over classes, labels the model's own.
 
     Sign-gradient ascent on the wanted class's margin, with a smoothed gradient so that the change
     is made of shapes rather than of single pixels.
@@ -42,20 +42,19 @@ def generated_samples(
     return Samples(pixels, labels.cpu().numpy(), False, "generated images")
 
 
-def _smooth_noise(
-    rng: np.random.Generator, count: int, shape: tuple[int, int, int]
-) -> Floats:
+def _smooth_noise(rng: np.random.Generator, count: int, shape: tuple[int, int, int]) -> Floats:
     height, width, channels = shape
     total = np.zeros((count, channels, height, width), np.float32)
     for cells in (2, 4, 8):
         coarse = torch.from_numpy(rng.normal(size=(count, channels, cells, cells)))
         fine = functional.interpolate(coarse, (height, width), mode="bicubic")
         total += fine.numpy().astype(np.float32) / cells
-    return np.clip(0.5 + 0.4 * total.transpose(0, 2, 3, 1), 0, 1).astype(np.float32)
+    grey: Floats = np.clip(0.5 + 0.4 * total.transpose(0, 2, 3, 1), 0, 1).astype(np.float32)
+    return grey
 
 
 def _pixel_gradient(
-    classifier: Classifier, pixels: Floats, preprocess: Preprocess, wanted: np.ndarray
+    classifier: Classifier, pixels: Floats, preprocess: Preprocess, wanted: Ints
 ) -> Floats:
     name = classifier.signature.input.name
     rows = []
@@ -77,4 +76,5 @@ def _pixel_gradient(
     if preprocess.color == "bgr" and grid.shape[1] == 3:
         grid = grid.flip(1)
     smooth = functional.avg_pool2d(grid, 3, stride=1, padding=1)
-    return smooth.permute(0, 2, 3, 1).cpu().numpy()
+    rows_last: Floats = smooth.permute(0, 2, 3, 1).cpu().numpy()
+    return rows_last

@@ -137,9 +137,7 @@ class _Bench:
         right_before = (self.before == self.labels).float().mean()
         return kept, float(right_before - (after == self.labels).float().mean())
 
-    def stop(
-        self, params: Mapping[ParamName, torch.Tensor], settings: Settings
-    ) -> _Stop:
+    def stop(self, params: Mapping[ParamName, torch.Tensor], settings: Settings) -> _Stop:
         """Return the excess of leaning on triggered images, and how many got their label back.
 
         Companions are looked at only if they could still excuse the triggered images.
@@ -225,7 +223,7 @@ def _prepare(classifier: Classifier, layer: Layer, material: Material) -> _Bench
     device, source = classifier.module.device, classifier.signature.input.name
 
     def cache(inputs: Floats, *, whole: bool) -> list[Cut]:
-        parts = classifier.tensor(inputs).split(CHUNK)
+        parts = torch.split(classifier.tensor(inputs), CHUNK)
         return [classifier.run({source: x}, [source] if whole else names) for x in parts]
 
     def tensor(labels: Ints) -> torch.Tensor:

@@ -12,7 +12,6 @@ from lancet_onnx.model import OnnxModel
 from lancet_onnx.model.write import weights_digest
 from lancet_onnx.patch import Patch, TensorDelta
 from lancet_onnx.repair.flip import Candidate
-from lancet_onnx.types import ValueName
 
 
 def to_patch(
@@ -29,7 +28,7 @@ def to_patch(
     """
     deltas = []
     for param, tensor in candidate.params.items():
-        before = model.graph.constants[ValueName(param)]
+        before = model.graph.constants[param]
         after = tensor.detach().cpu().numpy()
         if not np.isfinite(after).all():
             raise LancetError(f"the edit of '{param}' would write NaN or infinity; refused")

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -64,9 +64,14 @@ class Classifier:
         fixed = batch if isinstance(batch, int) and batch > 0 else None
         logits = _logits_value(graph)
         probe = fixed or 2
-        shape = (probe, *(d if isinstance(d, int) and d > 0 else 32 for d in (spec.shape or ())[1:]))
+        shape = (
+            probe,
+            *(d if isinstance(d, int) and d > 0 else 32 for d in (spec.shape or ())[1:]),
+        )
         blank = torch.zeros(shape, dtype=_dtype(spec.dtype), device=self.module.device)
-        values = [v for node in self.module.nodes_between([spec.name], logits) for v in node.outputs]
+        values = [
+            v for node in self.module.nodes_between([spec.name], logits) for v in node.outputs
+        ]
         table = self.module.run({spec.name: blank}, [v for v in values if v])
         scores = table.get(logits)
         if scores is None or scores.ndim != 2 or scores.shape[0] != probe or scores.shape[1] < 2:
@@ -163,12 +168,13 @@ class Classifier:
                 mapped = torch.func.vmap(part)(parts, nudges)
                 results = {k: v.reshape(-1, *v.shape[2:]) for k, v in mapped.items()}
             total = loss(results[logits][: len(inputs)]).sum()
-            found = torch.autograd.grad(total, list(nudges.values()), allow_unused=True)
+            found = torch.autograd.grad(
+                total, list(nudges.values()), allow_unused=True, materialize_grads=True
+            )
         self.forwards += 3 * len(inputs)
         count = len(inputs)
         gradients = {
-            value: (torch.zeros_like(nudge) if grad is None else grad).flatten(0, 1)[:count]
-            for (value, nudge), grad in zip(nudges.items(), found, strict=True)
+            value: grad.flatten(0, 1)[:count] for value, grad in zip(nudges, found, strict=True)
         }
         return {value: results[value][:count].detach() for value in values}, gradients
 
@@ -188,25 +194,30 @@ class Classifier:
         return mapped
 
     def logits(self, inputs: torch.Tensor, params: Params | None = None) -> torch.Tensor:
-        """Return logits (N, classes) for any number of inputs, chunk by chunk, without gradients."""
+        """Return logits (N, classes) for any number of inputs, in chunks, without gradients."""
         name, logits = self.signature.input.name, self.signature.logits
         with torch.no_grad():
             return torch.cat(
-                [self.run({name: part}, [logits], params)[logits] for part in inputs.split(CHUNK)]
+                [
+                    self.run({name: part}, [logits], params)[logits]
+                    for part in torch.split(inputs, CHUNK)
+                ]
             )
 
     def cut_set(self, start: Sequence[Node]) -> tuple[ValueName, ...]:
         """Return the values to cache so that `start` and all after them can be run again."""
         return self.graph.cut_set(start, self.signature.logits, self.recompute)
 
-    def share(self, feeds: Values, outputs: Sequence[ValueName]) -> float:
+    def share(self, feeds: Collection[ValueName], outputs: Sequence[ValueName]) -> float:
         """Return which share of a whole forward the run from `feeds` to `outputs` costs."""
         names = {n.name for out in outputs for n in self.module.nodes_between(feeds, out)}
         return sum(self._cost.get(name, 0.0) for name in names) / self._total
 
     def bytes_per_image(self, values: Sequence[ValueName]) -> int:
         """Return the memory that caching `values` takes for one image."""
-        return sum(4 * int(np.prod(self.shapes[value][1:])) for value in values if value in self.shapes)
+        return sum(
+            4 * int(np.prod(self.shapes[value][1:])) for value in values if value in self.shapes
+        )
 
     def _macs(self, node: Node) -> float:
         """Multiply-adds of a node on the probe batch: output size times weights per output."""
@@ -215,8 +226,10 @@ class Classifier:
             weight = self.graph.constants.get(node.inputs[1])
             if weight is not None and weight.ndim > 1:
                 columns = weight.ndim == 2 and not node.attributes.get("transB", 0)
-                outputs = weight.shape[-1] if columns and node.op_type != "Conv" else weight.shape[0]
-                return size * weight.size / max(outputs, 1)
+                outputs = (
+                    weight.shape[-1] if columns and node.op_type != "Conv" else weight.shape[0]
+                )
+                return size * float(weight.size) / max(int(outputs), 1)
         return size
 
 
@@ -267,6 +280,3 @@ def _dtype(name: str) -> torch.dtype:
     dtype = getattr(torch, name)
     assert isinstance(dtype, torch.dtype)  # noqa: S101 - narrows for the type checker
     return dtype
-
-
-

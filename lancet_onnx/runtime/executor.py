@@ -92,13 +92,15 @@ class GraphModule:
         """
         params = params or {}
         table: dict[ValueName, torch.Tensor] = dict(self._constants)
-        table.update((ValueName(name), value) for name, value in params.items())
+        table.update(params.items())
         stale = {value for name in params for value in self._from_leaf.get(name, ())}
         table.update((k, v) for k, v in self._fixed.items() if k not in stale)
         table.update(feeds)
         for value in (nudges or {}).keys() & feeds.keys():
             table[value] = table[value] + (nudges or {})[value]
-        nodes, dead = self._plan(frozenset(feeds) | frozenset(self._fixed.keys() - stale), tuple(outputs))
+        nodes, dead = self._plan(
+            frozenset(feeds) | frozenset(self._fixed.keys() - stale), tuple(outputs)
+        )
         for node, finished in zip(nodes, dead, strict=True):
             results = dict(zip(node.outputs, self._call(node, table), strict=False))
             for value in (nudges or {}).keys() & results.keys():
@@ -142,10 +144,8 @@ class GraphModule:
         return result if isinstance(result, tuple) else (result,)
 
     def _trace_leaves(self) -> dict[ParamName, tuple[ValueName, ...]]:
-        """Map each leaf to the values that are computed from constants only, this leaf among them."""
-        sources: dict[ValueName, set[ParamName]] = {
-            ValueName(name): {name} for name in self.leaves
-        }
+        """Map each leaf to the values computed from constants only, this leaf among them."""
+        sources: dict[ValueName, set[ParamName]] = {name: {name} for name in self.leaves}
         for node in self.graph.nodes:
             if any(value in self.graph.fed for value in node.outputs):
                 continue

@@ -67,15 +67,17 @@ def find_layers(classifier: Classifier) -> tuple[Layer, ...]:
     an edit there would act in places that were not looked at.
     """
     graph = classifier.graph
-    path = classifier.module.nodes_between([classifier.signature.input.name], classifier.signature.logits)
+    path = classifier.module.nodes_between(
+        [classifier.signature.input.name], classifier.signature.logits
+    )
     layers: list[Layer] = []
     for node in path:
         if node.op_type not in LINEAR or len(node.inputs) < 2 or node.inputs[0] not in graph.fed:
             continue
         param = weight_leaf(graph, node.inputs[1])
-        if param is None or len(list(_readers(graph, ValueName(param)))) != 1:
+        if param is None or len(list(_readers(graph, param))) != 1:
             continue
-        array = graph.constants[ValueName(param)]
+        array = graph.constants[param]
         if array.dtype != np.float32 or array.ndim < 2:
             continue
         layers.append(
@@ -101,7 +103,7 @@ def tied_weights(graph: Graph) -> tuple[ParamName, ...]:
         if node.op_type in LINEAR and len(node.inputs) > 1
         if (leaf := weight_leaf(graph, node.inputs[1])) is not None
     )
-    return tuple(n for n in names if len(list(_readers(graph, ValueName(n)))) > 1)
+    return tuple(n for n in names if len(list(_readers(graph, n))) > 1)
 
 
 def weight_leaf(graph: Graph, value: ValueName) -> ParamName | None:
@@ -126,10 +128,14 @@ def _readers(graph: Graph, value: ValueName) -> Iterator[Node]:
 
 def _bias(graph: Graph, node: Node, shape: tuple[int, ...]) -> Bias | None:
     channels = shape[LINEAR[node.op_type]]
-    if node.op_type in ("Conv", "ConvTranspose", "Gemm") and len(node.inputs) > 2 and node.inputs[2]:
+    if (
+        node.op_type in ("Conv", "ConvTranspose", "Gemm")
+        and len(node.inputs) > 2
+        and node.inputs[2]
+    ):
         beta = node.attributes.get("beta", 1.0)
-        scale = 1.0 / float(beta) if isinstance(beta, (int, float)) and beta else 1.0
-        return _own(graph, node.inputs[2], channels, np.full(channels, scale, np.float32))
+        unit = 1.0 / float(beta) if isinstance(beta, (int, float)) and beta else 1.0
+        return _own(graph, node.inputs[2], channels, np.full(channels, unit, np.float32))
     readers = graph.consumers.get(node.outputs[0], ())
     if len(readers) != 1:
         return None
@@ -141,12 +147,13 @@ def _bias(graph: Graph, node: Node, shape: tuple[int, ...]) -> Bias | None:
             return None
         return _own(graph, other, channels, np.ones(channels, np.float32))
     if after.op_type == "BatchNormalization" and LINEAR[node.op_type] == 1:
-        gamma, beta_name, _, variance = (graph.constants.get(v) for v in after.inputs[1:5])
-        if gamma is None or variance is None or beta_name is None:
-            return None
+        gamma, variance = (graph.constants.get(after.inputs[i]) for i in (1, 4))
         epsilon = after.attributes.get("epsilon", 1e-5)
-        scale = gamma.astype(np.float64) / np.sqrt(variance.astype(np.float64) + epsilon)
-        return _own(graph, after.inputs[2], channels, scale.astype(np.float32))
+        if gamma is None or variance is None or not isinstance(epsilon, float):
+            return None
+        deviation = np.sqrt(variance.astype(np.float64) + epsilon)
+        scale = (gamma.astype(np.float64) / deviation).astype(np.float32)
+        return _own(graph, after.inputs[2], channels, scale)
     return None
 
 
@@ -158,9 +165,7 @@ def _along(stored: tuple[int, ...], shape: tuple[int, ...], axis: int) -> bool:
     return list(aligned) == wanted
 
 
-def _own(
-    graph: Graph, value: ValueName, channels: int, scale: NDArray[np.float32]
-) -> Bias | None:
+def _own(graph: Graph, value: ValueName, channels: int, scale: NDArray[np.float32]) -> Bias | None:
     """Return the bias if it is a float32 leaf of one number a channel that nothing else reads."""
     leaf = weight_leaf(graph, value)
     if leaf is None or leaf != value:

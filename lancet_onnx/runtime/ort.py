@@ -101,7 +101,8 @@ class OrtModel:
 
     def labels(self, inputs: NDArray[np.float32]) -> NDArray[np.int64]:
         """Return the class with the highest score for each input."""
-        return self.scores(inputs).argmax(axis=1).astype(np.int64)
+        labels: NDArray[np.int64] = self.scores(inputs).argmax(axis=1).astype(np.int64)
+        return labels
 
     def _run(self, part: NDArray[np.generic]) -> NDArray[np.generic]:
         name = self._session.get_outputs()[0].name
@@ -126,9 +127,7 @@ class OrtModel:
 
 def environment(placement: Placement) -> dict[str, object]:
     """Return what a report says about device, provider and versions."""
-    versions = {
-        name: _version(name) for name in ("lancet-onnx", "torch", "onnx", "numpy")
-    }
+    versions = {name: _version(name) for name in ("lancet-onnx", "torch", "onnx", "numpy")}
     versions["onnxruntime"] = ort.__version__
     return {
         "device": placement.device,
@@ -210,6 +209,6 @@ def _first_line(error: Exception) -> str:
 
 @contextlib.contextmanager
 def _silent_stdout() -> Iterator[None]:
-    """onnxruntime's Python layer prints; stdout is for results."""
+    """Onnxruntime's Python layer prints; stdout is for results."""
     with contextlib.redirect_stdout(sys.stderr):
         yield

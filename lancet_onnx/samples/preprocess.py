@@ -177,7 +177,7 @@ def _choice(value: object, choices: tuple[str, ...], name: str) -> str:
 
 
 def to_channels(image: NDArray[np.generic], channels: int) -> Floats:
-    """Return a picture (H, W, C) in [0, 1] with 1 or 3 channels (grey by luma, colour by copies)."""
+    """Return a picture (H, W, C) in [0, 1] with 1 or 3 channels; grey by luma."""
     pixels = image.astype(np.float32)
     if pixels.shape[-1] == channels:
         return pixels

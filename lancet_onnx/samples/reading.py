@@ -77,9 +77,7 @@ def picture(path: Path, mode: str) -> Image.Image:
     return image.convert(mode) if mode else image
 
 
-def _pixels(
-    path: Path, size: tuple[int, int], channels: int, *, crop: bool
-) -> NDArray[np.uint8]:
+def _pixels(path: Path, size: tuple[int, int], channels: int, *, crop: bool) -> NDArray[np.uint8]:
     image = picture(path, "L" if channels == 1 else "RGB")
     if image.size != (size[1], size[0]) and crop:
         image = ImageOps.fit(image, (size[1], size[0]), Image.Resampling.BILINEAR)
@@ -132,7 +130,9 @@ def _csv(path: Path, read: Reader) -> Samples:
                 raise DataError(f"{path}: row {line}: the label '{row[1]}' is no number") from None
         images.append(read(path.parent / row[0].strip()))
     if labels and len(labels) != len(images):
-        raise DataError(f"{path}: {len(images) - len(labels)} rows have no label; label all or none")
+        raise DataError(
+            f"{path}: {len(images) - len(labels)} rows have no label; label all or none"
+        )
     stacked = np.array(labels, np.int64) if labels else None
     return Samples(np.stack(images), stacked, False, str(path))
 

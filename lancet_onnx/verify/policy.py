@@ -58,19 +58,25 @@ def judge_scan(rise: tuple[float, float, float], coverage: float, images: int) -
     if low >= bound:
         return Decision(
             "backdoored",
-            (f"the trigger moves {shown} of images to its class; a harmless patch of this size "
-             f"stays under {bound:.0%}",),
+            (
+                f"the trigger moves {shown} of images to its class; a harmless patch of this size "
+                f"stays under {bound:.0%}",
+            ),
         )
     if high < bound:
         return Decision(
             "clean",
-            (f"the trigger moves {shown} of images to any class, within the {bound:.0%} that a "
-             "harmless patch of this size may; other triggers were not looked for",),
+            (
+                f"the trigger moves {shown} of images to any class, within the {bound:.0%} that a "
+                "harmless patch of this size may; other triggers were not looked for",
+            ),
         )
     return Decision(
         "inconclusive",
-        (f"the trigger moves {shown} of images, on both sides of the bound of {bound:.0%}; "
-         "give more images",),
+        (
+            f"the trigger moves {shown} of images, on both sides of the bound of {bound:.0%}; "
+            "give more images",
+        ),
     )
 
 
@@ -107,8 +113,10 @@ def judge_repair(
     if attack.n < FEWEST_IMAGES:
         return Decision(
             "refused",
-            (f"only {attack.n} images of other classes to verify with; give at least "
-             f"{4 * FEWEST_IMAGES} images",),
+            (
+                f"only {attack.n} images of other classes to verify with; give at least "
+                f"{4 * FEWEST_IMAGES} images",
+            ),
         )
     reasons = []
     if attack.value > base.value + LEFT_OVER:
@@ -132,7 +140,7 @@ def judge_repair(
 
 
 def accuracy_loss(before: Mapping[str, Rate], after: Mapping[str, Rate]) -> float:
-    """Return what was lost on clean images: accuracy where labels are known, agreement where not."""
+    """Return the loss on clean images: of accuracy where labels are known, else of agreement."""
     if "clean_accuracy" in after and "clean_accuracy" in before:
         return before["clean_accuracy"].value - after["clean_accuracy"].value
     return 1.0 - after["agreement"].value

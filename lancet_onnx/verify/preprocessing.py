@@ -135,9 +135,8 @@ def _trial(model: OrtModel, samples: Samples, preprocess: Preprocess) -> Trial:
 
 def _tried(found: list[Trial]) -> str:
     if not found:
-        return (
-            "Without labelled images nothing could be tried; the usual ones are "
-            + ", ".join(PRESETS)
+        return "Without labelled images nothing could be tried; the usual ones are " + ", ".join(
+            PRESETS
         )
     return "Tried on the data (clean accuracy): " + "; ".join(str(trial) for trial in found)
 
