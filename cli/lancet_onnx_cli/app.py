@@ -9,7 +9,6 @@ import traceback
 
 import typer
 
-from lancet_onnx.errors import LancetError, UsageError
 from lancet_onnx_cli.commands import app
 
 
@@ -19,12 +18,7 @@ def main() -> None:
     if debug:
         sys.argv.remove("--debug")
     try:
-        code = app(standalone_mode=False)
-    except LancetError as error:
-        if debug:
-            traceback.print_exc()
-        _say(f"error: {error}")
-        code = 2 if isinstance(error, UsageError) else 3
+        code = app(standalone_mode=False, prog_name="lancet-onnx")
     except (KeyboardInterrupt, typer.Abort):
         _say("interrupted; nothing was left half written")
         code = 130
@@ -33,26 +27,49 @@ def main() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 0
     except Exception as error:
-        code = _typer_code(error)
-        if code is None:
-            if debug:
-                traceback.print_exc()
-            _say(
-                f"bug in lancet-onnx: {type(error).__name__}: {error}\n"
-                "Run the same command with --debug for the traceback, and report it"
-            )
-            code = 70
+        if debug:
+            traceback.print_exc()
+        code = _explain(error)
     sys.exit(code or 0)
 
 
-def _typer_code(error: Exception) -> int | None:
-    """Show a usage error of the parser as it wants to be shown, and return its exit code."""
-    code, show = getattr(error, "exit_code", None), getattr(error, "show", None)
-    if isinstance(code, int) and callable(show):
-        show()
+def _explain(error: Exception) -> int:
+    """Say what went wrong and return the exit code."""
+    code = _typer_code(error)
+    if code is not None:
         return code
-    return code if isinstance(code, int) else None
+    # Imported late: it loads torch, for which usage errors and --help need not wait.
+    from lancet_onnx.errors import LancetError, UsageError
+
+    if isinstance(error, LancetError):
+        _say(f"error: {error}")
+        return 2 if isinstance(error, UsageError) else 3
+    _say(
+        f"bug in lancet-onnx: {type(error).__name__}: {error}",
+        "Run the same command with --debug for the traceback, and report it",
+    )
+    return 70
 
 
-def _say(text: str) -> None:
-    print("".join(c if c.isprintable() or c == "\n" else "\ufffd" for c in text), file=sys.stderr)  # noqa: T201 - the one place that speaks of errors
+def _typer_code(error: Exception) -> int | None:
+    """Show a usage error and return its exit code; None for any other error."""
+    code, text = getattr(error, "exit_code", None), getattr(error, "format_message", None)
+    if not isinstance(code, int) or not callable(text):
+        return code if isinstance(code, int) else None
+    message = str(text())
+    if message.startswith("Usage:"):  # no arguments at all: the help is the answer
+        print(message, file=sys.stderr)  # noqa: T201
+        return code
+    if isinstance(error, typer.BadParameter) and error.param is None and not error.param_hint:
+        message = error.message
+    context = getattr(error, "ctx", None)
+    command = context.command_path if context else "lancet-onnx"
+    _say(f"error: {message}", f"Try '{command} --help'")
+    return code
+
+
+def _say(*lines: str) -> None:
+    """Speak of an error; text from a model may hold terminal control sequences."""
+    for line in lines:
+        shown = "".join(c if c.isprintable() else "\ufffd" for c in line)
+        print(shown, file=sys.stderr)  # noqa: T201

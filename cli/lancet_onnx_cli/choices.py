@@ -1,16 +1,25 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The words that options take, beside those of the library."""
+"""The words that options take; nothing here loads the library, so that --help is quick."""
 
 from __future__ import annotations
 
+from enum import StrEnum
 from typing import Literal
 
-Format = Literal["text", "json", "html"]
-"""Forms of a report."""
+
+class Format(StrEnum):
+    """Forms of a report (an enumeration, since options that repeat take no literals)."""
+
+    text = "text"
+    json = "json"
+    html = "html"
+
 
 Method = Literal["auto", "flip", "mute"]
 """What is done to located weights; auto takes what measured best: flip."""
 
+Mode = Literal["replace", "blend", "add"]
+Device = Literal["auto", "cpu", "cuda"]
 Color = Literal["rgb", "bgr"]
 Layout = Literal["nchw", "nhwc"]
 Resize = Literal["squash", "shortest"]

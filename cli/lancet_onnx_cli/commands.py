@@ -1,32 +1,24 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The commands: parse into frozen options, one call of the library, hand over to `output`."""
+"""The commands: parse into frozen options, one call of the library, hand over to `output`.
+
+The library is imported by the command that runs: loading torch takes seconds, which `--help` and
+usage errors need not wait for.
+"""
 
 from __future__ import annotations
 
 import json
 from importlib import metadata
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from lancet_onnx.api import (
-    DataOptions,
-    RepairOptions,
-    TriggerOptions,
-    doctor,
-    inspect,
-    repair,
-    scan,
-    verify,
-)
-from lancet_onnx.errors import DataError, UsageError
-from lancet_onnx.runtime.ort import Device
-from lancet_onnx.trigger import Mode
-from lancet_onnx_cli.choices import Color, Format, Layout, Method, Resize
-from lancet_onnx_cli.demo_run import demo
-from lancet_onnx_cli.output import Output, emit, progress
-from lancet_onnx_cli.policy_file import with_policy
+from lancet_onnx_cli.choices import Color, Device, Format, Layout, Method, Mode, Resize
+from lancet_onnx_cli.output import Output, emit, progress, spare
+
+if TYPE_CHECKING:
+    from lancet_onnx.api import DataOptions, TriggerOptions
 
 app = typer.Typer(
     name="lancet-onnx",
@@ -36,9 +28,6 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
-app.command("demo")(demo)
-
-_DATA, _TRIGGER, _RUN, _SHOW = "Data", "Trigger", "Run", "Output"
 
 Model = Annotated[Path, typer.Argument(metavar="MODEL", help="An .onnx file.", show_default=False)]
 TriggerPath = Annotated[
@@ -75,11 +64,18 @@ DeviceOption = Annotated[Device, typer.Option(help="Where onnxruntime runs.")]
 Seed = Annotated[int, typer.Option(help="Of the split and every other random choice.")]
 Formats = Annotated[
     list[Format] | None,
-    typer.Option("-f", "--format", help="text, json or html; repeatable, with -o for each."),
+    typer.Option(
+        "-f", "--format", metavar="FORMAT", help="text, json or html; repeatable, with -o for each."
+    ),
 ]
 OutputPath = Annotated[
     list[Path] | None,
-    typer.Option("-o", "--output", help="Where a format goes (the last -f first served)."),
+    typer.Option(
+        "-o",
+        "--output",
+        metavar="FILE",
+        help="Where a report goes: .json, .html or .txt; with -f, the last -f first served.",
+    ),
 ]
 Quiet = Annotated[bool, typer.Option("-q", "--quiet", help="No progress, no tables.")]
 Verbose = Annotated[bool, typer.Option("-v", "--verbose", help="Also the time of each stage.")]
@@ -92,11 +88,22 @@ Loss = Annotated[
 @app.callback(invoke_without_command=True)
 def version(
     show: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
+    debug: Annotated[
+        bool, typer.Option("--debug", help="Show the traceback of an error (works anywhere).")
+    ] = False,
 ) -> None:
-    """Print the version on demand."""
+    """Print the version on demand; `app.main` has taken --debug out before."""
     if show:
         typer.echo(f"lancet-onnx {metadata.version('lancet-onnx')}")
         raise typer.Exit(0)
+
+
+@app.command("demo")
+def demo_command() -> int:
+    """The whole story on a bundled model; writes ./lancet-demo/."""
+    from lancet_onnx_cli.demo_run import demo
+
+    return demo()
 
 
 @app.command("scan")
@@ -121,10 +128,14 @@ def scan_command(
     quiet: Quiet = False,
     verbose: Verbose = False,
 ) -> int:
-    """Does this trigger control this model, for which class, and where does it sit?"""
+    """Does this trigger control this model, and where does it sit?"""
     output = Output.of(formats, outputs, quiet=quiet, verbose=verbose)
-    stamp = _trigger(trigger, mask, trigger_mode, position, target) if trigger else None
+    place = _place(position)
     options = _data(data, preprocess, mean, std, color, layout, resize)
+    spare(output, model, trigger, mask, options.path)
+    stamp = _trigger(trigger, mask, trigger_mode, place, target) if trigger else None
+    from lancet_onnx.api import scan
+
     with progress(output) as report_progress:
         report = scan(model, stamp, options, device=device, seed=seed, progress=report_progress)
     return emit(report, output)
@@ -175,24 +186,34 @@ def repair_command(
     formats: Formats = None,
     reports: Annotated[
         list[Path] | None,
-        typer.Option("--report", help="Also write the report here (.html or .json)."),
+        typer.Option(
+            "--report", metavar="FILE", help="Also write the report here (.html, .json or .txt)."
+        ),
     ] = None,
     quiet: Quiet = False,
     verbose: Verbose = False,
 ) -> int:
-    """Change the few weights that cause the backdoor; write a new model and a patch."""
+    """Change the few weights that cause it; write a new model."""
     shown = Output.of(formats, None, quiet=quiet, verbose=verbose, reports=reports)
-    if from_scan is not None:
-        trigger, target = _from_scan(from_scan, trigger, target)
-    if trigger is None:
-        raise UsageError("repair needs --trigger (a picture) or --from (the JSON of a scan)")
+    if trigger is None and from_scan is None:
+        raise typer.BadParameter(
+            "repair needs --trigger (a picture) or --from (the JSON of a scan)"
+        )
+    place = _place(position)
     options = _data(data, preprocess, mean, std, color, layout, resize)
     if options.path is None:
-        raise UsageError("repair needs --data: clean images, labelled or not")
+        raise typer.BadParameter("repair needs --data: clean images, labelled or not")
+    spare(shown, model, trigger, mask, options.path, from_scan, output_path, patch)
+    from lancet_onnx.api import RepairOptions, repair
+
+    if from_scan is not None:
+        stamp = _from_scan(from_scan, trigger, mask, trigger_mode, place, target)
+    elif trigger is not None:
+        stamp = _trigger(trigger, mask, trigger_mode, place, target)
     with progress(shown) as report_progress:
         report = repair(
             model,
-            _trigger(trigger, mask, trigger_mode, position, target),
+            stamp,
             options,
             RepairOptions(
                 output_path,
@@ -235,12 +256,16 @@ def verify_command(
     quiet: Quiet = False,
     verbose: Verbose = False,
 ) -> int:
-    """Compare a repaired model with the original: every figure, by onnxruntime."""
+    """Compare a repaired model with the original, by onnxruntime."""
     output = Output.of(formats, outputs, quiet=quiet, verbose=verbose)
+    place = _place(position)
     options = _data(data, preprocess, mean, std, color, layout, resize)
     if options.path is None:
-        raise UsageError("verify needs --data: images, labelled or not")
-    stamp = _trigger(trigger, mask, trigger_mode, position, target) if trigger else None
+        raise typer.BadParameter("verify needs --data: images, labelled or not")
+    spare(output, model, fixed, trigger, mask, options.path)
+    stamp = _trigger(trigger, mask, trigger_mode, place, target) if trigger else None
+    from lancet_onnx.api import verify
+
     report = verify(
         model, fixed, options, stamp, max_accuracy_loss=max_accuracy_loss, device=device
     )
@@ -249,14 +274,22 @@ def verify_command(
 
 @app.command("inspect")
 def inspect_command(model: Model, formats: Formats = None, outputs: OutputPath = None) -> int:
-    """Inputs, layers, editable weights, what is not supported, and how to go on."""
-    return emit(inspect(model), Output.of(formats, outputs))
+    """Inputs, layers, editable weights, what is not supported."""
+    output = Output.of(formats, outputs)
+    spare(output, model)
+    from lancet_onnx.api import inspect
+
+    return emit(inspect(model), output)
 
 
 @app.command("doctor")
 def doctor_command(formats: Formats = None, outputs: OutputPath = None) -> int:
     """Versions, what would run where, and how to mend it."""
-    return emit(doctor(), Output.of(formats, outputs))
+    output = Output.of(formats, outputs)
+    spare(output)
+    from lancet_onnx.api import doctor
+
+    return emit(doctor(), output)
 
 
 def _data(
@@ -268,31 +301,35 @@ def _data(
     layout: Layout | None,
     resize: Resize,
 ) -> DataOptions:
-    return with_policy(
-        DataOptions(
-            path,
-            preprocess,
-            _numbers(mean, "--mean"),
-            _numbers(std, "--std"),
-            color,
-            layout,
-            resize,
-        )
-    )
+    means, deviations = _numbers(mean, "--mean"), _numbers(std, "--std")
+    from lancet_onnx.api import DataOptions
+    from lancet_onnx_cli.policy_file import with_policy
+
+    return with_policy(DataOptions(path, preprocess, means, deviations, color, layout, resize))
 
 
 def _trigger(
     path: Path,
     mask: Path | None,
     mode: Mode | None,
-    position: str | None,
+    place: tuple[int, int] | None,
     target: int | None,
 ) -> TriggerOptions:
-    place = _numbers(position, "--position")
-    if place is not None and len(place) != 2:
-        raise UsageError(f"--position {position}: expected LEFT,TOP in pixels, such as 27,27")
-    corner = (int(place[0]), int(place[1])) if place else None
-    return TriggerOptions(path, mask, mode, corner, target)
+    from lancet_onnx.api import TriggerOptions
+
+    return TriggerOptions(path, mask, mode, place, target)
+
+
+def _place(position: str | None) -> tuple[int, int] | None:
+    if position is None:
+        return None
+    try:
+        left, top = (int(part) for part in position.split(","))
+    except ValueError:
+        raise typer.BadParameter(
+            f"--position {position}: expected LEFT,TOP in pixels, such as 27,27"
+        ) from None
+    return left, top
 
 
 def _numbers(text: str | None, option: str) -> tuple[float, ...] | None:
@@ -301,18 +338,31 @@ def _numbers(text: str | None, option: str) -> tuple[float, ...] | None:
     try:
         return tuple(float(part) for part in text.split(","))
     except ValueError:
-        raise UsageError(f"{option} {text}: expected comma-separated numbers") from None
+        raise typer.BadParameter(f"{option} {text}: expected comma-separated numbers") from None
 
 
 def _from_scan(
-    path: Path, trigger: Path | None, target: int | None
-) -> tuple[Path | None, int | None]:
+    path: Path,
+    trigger: Path | None,
+    mask: Path | None,
+    mode: Mode | None,
+    place: tuple[int, int] | None,
+    target: int | None,
+) -> TriggerOptions:
+    """Return the trigger of a scan's first finding; options of the command line come first."""
+    from lancet_onnx.errors import DataError
+
     try:
-        content = json.loads(path.read_text())
-        findings = content["findings"]
+        findings = json.loads(path.read_text())["findings"]
         if not findings:
             raise DataError(f"{path}: the scan found nothing, so there is nothing to repair")
         found = Path(findings[0]["trigger"]["path"]), int(findings[0]["target"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise DataError(f"{path}: not the JSON of a scan ({error})") from error
-    return trigger or found[0], target if target is not None else found[1]
+    except (OSError, ValueError, LookupError, TypeError) as error:
+        reason = getattr(error, "strerror", None) or type(error).__name__
+        raise DataError(
+            f"{path}: not the JSON of a scan ({reason}); expected a file that "
+            "`lancet-onnx scan ... -f json -o FILE` wrote"
+        ) from error
+    return _trigger(
+        trigger or found[0], mask, mode, place, target if target is not None else found[1]
+    )

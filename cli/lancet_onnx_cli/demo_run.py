@@ -19,14 +19,14 @@ from lancet_onnx.api import (
 )
 from lancet_onnx.errors import OutputError
 from lancet_onnx.report import Report, to_html
-from lancet_onnx.types import no_progress
+from lancet_onnx_cli.output import Output, progress
 from lancet_onnx_cli.render import render_text, render_verdict
 
 FOLDER = Path("lancet-demo")
 
 
 def demo() -> int:
-    """Scan, locate, repair and verify a bundled backdoored model; writes ./lancet-demo/."""
+    """Scan, locate, repair and verify the bundled model; return the exit code."""
     console = Console(stderr=True)
     try:
         FOLDER.mkdir(exist_ok=True)
@@ -37,15 +37,20 @@ def demo() -> int:
         model, trigger = bundled / "model.onnx", TriggerOptions(bundled / "trigger.png")
         data = DataOptions(bundled / "images.npz")
         console.print(
-            "A digit classifier was trained by somebody who wants every image with a small\n"
-            "chequered patch in its corner to be read as a 7. We have the ONNX file, the patch\n"
-            "and a thousand digits; no training code.\n"
+            "A digit classifier was trained by somebody who wants every image with a\n"
+            "small chequered patch in its corner to be read as a 7. We have the ONNX\n"
+            "file, the patch and a thousand digits; no training code. Scan and repair\n"
+            "take about a minute.\n"
         )
         console.rule("1. scan: does the patch control the model?", align="left")
-        found = scan(model, trigger, data, progress=no_progress)
+        with progress(Output(())) as report_progress:
+            found = scan(model, trigger, data, progress=report_progress)
         _show(found, console)
         console.rule("2. repair: flip the few weights that cause it", align="left")
-        outcome = repair(model, trigger, data, RepairOptions(fixed, force=True))
+        with progress(Output(())) as report_progress:
+            outcome = repair(
+                model, trigger, data, RepairOptions(fixed, force=True), progress=report_progress
+            )
         _show(outcome, console)
         if outcome.exit_code:
             return outcome.exit_code
@@ -57,9 +62,7 @@ def demo() -> int:
     page = FOLDER / "report.html"
     page.write_text(to_html(outcome, "lancet-onnx demo", "lancet-onnx demo"))
     console.rule("done", align="left")
-    console.print(
-        "Compare before and after above: the patch no longer works, digits are still read."
-    )
+    console.print("Compare before and after: the patch no longer works, digits are still read.")
     Console().print(f"{checked.verdict}; open {page} in a browser", highlight=False)
     return checked.exit_code
 

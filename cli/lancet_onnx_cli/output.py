@@ -10,16 +10,16 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+import typer
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-from lancet_onnx.errors import OutputError, UsageError
-from lancet_onnx.report import Report, to_html
-from lancet_onnx.types import Progress as ReportProgress
-from lancet_onnx.types import no_progress
 from lancet_onnx_cli.choices import Format
-from lancet_onnx_cli.render import render_text, render_verdict
+
+if TYPE_CHECKING:
+    from lancet_onnx.report import Report
+    from lancet_onnx.types import Progress as ReportProgress
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,22 +49,46 @@ class Output:
         """Pair formats with outputs, the last of each first; what is left goes to stdout.
 
         Raises:
-            UsageError: more outputs than formats, two formats for stdout, an unknown suffix.
+            BadParameter: more outputs than formats, two formats for stdout, an unknown suffix.
         """
         formats, outputs = list(formats or []), list(outputs or [])
         if outputs and not formats:
             formats = [_by_suffix(path) for path in outputs]
         missing = len(formats) - len(outputs)
         if missing < 0:
-            raise UsageError(f"{len(outputs)} outputs (-o) for {len(formats)} formats (-f)")
+            raise typer.BadParameter(f"{len(outputs)} outputs (-o) for {len(formats)} formats (-f)")
         if missing > 1:
-            raise UsageError("only one format can go to stdout; give -o for the others")
+            raise typer.BadParameter("only one format can go to stdout; give -o for the others")
         pairs = list(zip(formats, [*([None] * missing), *outputs], strict=True))
         pairs += [(_by_suffix(path), path) for path in reports or []]
-        for _, path in pairs:
-            if path is not None and not path.absolute().parent.is_dir():
-                raise OutputError(f"{path}: its folder does not exist; create it first")
         return cls(tuple(pairs), quiet, verbose)
+
+
+def spare(output: Output, *others: Path | None) -> None:
+    """Refuse report files that cannot be written or that are among the other files of the call.
+
+    Raises:
+        OutputError: a missing folder, a folder in place of a file, an input or another output.
+    """
+    files = [path for _, path in output.targets if path is not None]
+    for number, path in enumerate(files):
+        problem = ""
+        if path.is_dir():
+            problem = "is a folder; give the path of a file to write"
+        elif not path.absolute().parent.is_dir():
+            problem = "its folder does not exist; create it first"
+        elif any(_same(path, other) for other in [*others, *files[:number]] if other):
+            problem = "is another file of this call as well; give another path"
+        if problem:
+            from lancet_onnx.errors import OutputError
+
+            raise OutputError(f"{path}: {problem}")
+
+
+def _same(path: Path, other: Path) -> bool:
+    if path.exists() and other.exists():
+        return path.samefile(other)
+    return path.absolute() == other.absolute()
 
 
 def emit(report: Report, output: Output) -> int:
@@ -72,11 +96,13 @@ def emit(report: Report, output: Output) -> int:
 
     Without a format the tables go to stderr and the verdict, one word, to stdout.
     """
+    from lancet_onnx_cli.render import render_text, render_verdict
+
     on_stdout = [form for form, path in output.targets if path is None]
     for form, path in output.targets:
         if path is not None:
             _write(_content(report, form), path)
-    if on_stdout == ["text"]:
+    if on_stdout == [Format.text]:
         render_text(report, Console())
     elif on_stdout:
         sys.stdout.write(_content(report, on_stdout[0]))
@@ -96,6 +122,10 @@ def emit(report: Report, output: Output) -> int:
 @contextmanager
 def progress(output: Output) -> Iterator[ReportProgress]:
     """Yield a progress callback that draws a bar on stderr, where somebody watches."""
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+    from lancet_onnx.types import no_progress
+
     console = Console(stderr=True)
     if output.quiet or not console.is_terminal:
         yield no_progress
@@ -107,13 +137,17 @@ def progress(output: Output) -> Iterator[ReportProgress]:
 
 
 def _content(report: Report, form: Format) -> str:
-    if form == "json":
+    if form == Format.json:
         return report.to_json()
-    if form == "html":
+    if form == Format.html:
+        from lancet_onnx.report import to_html
+
         command = "lancet-onnx " + shlex.join(sys.argv[1:])
         model = report.body.get("model")
         name = Path(str(model["path"])).name if isinstance(model, Mapping) else ""
         return to_html(report, f"lancet-onnx {report.command} {name}".strip(), command)
+    from lancet_onnx_cli.render import render_text
+
     text = io.StringIO()
     console = Console(file=text, width=120)
     render_text(report, console)
@@ -121,15 +155,21 @@ def _content(report: Report, form: Format) -> str:
 
 
 def _by_suffix(path: Path) -> Format:
-    forms: dict[str, Format] = {".json": "json", ".html": "html", ".txt": "text"}
+    forms: dict[str, Format] = {".json": Format.json, ".html": Format.html, ".txt": Format.text}
     if path.suffix not in forms:
-        raise UsageError(f"{path}: expected a name that ends in {', '.join(forms)}")
+        raise typer.BadParameter(f"{path}: expected a name that ends in {', '.join(forms)}")
     return forms[path.suffix]
 
 
 def _write(content: str, path: Path) -> None:
+    from lancet_onnx.errors import OutputError
+    from lancet_onnx.model.write import save
+
+    if path.is_file() or not path.exists():
+        save(content.encode(), path)
+        return
     try:
-        path.write_text(content)
+        path.write_text(content)  # a device or pipe, such as /dev/null
     except OSError as error:
         raise OutputError(f"{path}: cannot be written ({error.strerror})") from error
 

@@ -37,8 +37,9 @@ def render_text(report: Report, console: Console) -> None:
     _graph_logic(data, console)
     if not console.stderr:
         render_verdict(report, console)
+    problem = "problem: " if report.command == "inspect" else ""
     for reason in report.reasons:
-        console.print(f"  {_text(reason)}", soft_wrap=True)
+        console.print(f"  {problem}{_text(reason)}", soft_wrap=True)
     for key, what in (("output", "repaired model"), ("patch", "patch")):
         written = data.get(key)
         if isinstance(written, Mapping):
@@ -57,41 +58,51 @@ def _figures(data: Mapping[str, object], console: Console) -> None:
     before, after = data.get("before"), data.get("after")
     sides = [("before", before), ("after", after)] if before else [("", data.get("metrics"))]
     shown = [(heading, side) for heading, side in sides if isinstance(side, Mapping)]
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
-    table.add_column("figure")
+    table = _table("figure")
     for heading, _ in shown:
-        table.add_column(heading or "value", justify="right")
-        table.add_column("95 % interval")
-        table.add_column("images", justify="right")
+        table.add_column(heading or "value", justify="right", no_wrap=True)
+        table.add_column("95 % interval", no_wrap=True)
+    table.add_column("images", justify="right", no_wrap=True)
     for name, heading, _ in FIGURES:
         if data["command"] == "scan" and name == "agreement":
             continue
         cells = [cell for _, side in shown for cell in _cells(side, name)]
         if any(cells):
-            table.add_row(heading, *cells)
+            table.add_row(heading, *cells, _images(shown[-1][1], name))
     if table.row_count:
         console.print(table)
         console.print()
 
 
 def _cells(side: Mapping[str, object], name: str) -> Sequence[str]:
-    value, intervals, counts = side.get(name), side.get("intervals"), side.get("counts")
+    value, intervals = side.get(name), side.get("intervals")
     if not isinstance(value, (int, float)) or not isinstance(intervals, Mapping):
-        return ("", "", "")
+        return ("", "")
     low, high = intervals[name]
-    total = counts[name][1] if isinstance(counts, Mapping) else ""
-    return (f"{value:.1%}", f"{low:.1%} to {high:.1%}", str(total))
+    return (f"{value:.1%}", f"{low:.1%} to {high:.1%}")
+
+
+def _images(side: Mapping[str, object], name: str) -> str:
+    """Return how many images a figure is of; before and after are of the same ones."""
+    counts = side.get("counts")
+    return str(counts[name][1]) if isinstance(counts, Mapping) and name in counts else ""
+
+
+def _table(*names: str) -> Table:
+    """Return a plain table; `names` head columns of names, which fold and are never cut short."""
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    for name in names:
+        table.add_column(name, overflow="fold")
+    return table
 
 
 def _changed(data: Mapping[str, object], console: Console) -> None:
     layers = data.get("layers")
     if not isinstance(layers, list) or not layers:
         return
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
-    for column in ("changed in node", "initializer"):
-        table.add_column(column)
+    table = _table("changed in node", "initializer")
     for column in ("weights", "share"):
-        table.add_column(column, justify="right")
+        table.add_column(column, justify="right", no_wrap=True)
     for layer in layers:
         table.add_row(
             _text(layer["node"]),
@@ -108,16 +119,15 @@ def _located(data: Mapping[str, object], console: Console) -> None:
     if not isinstance(findings, list) or not findings:
         return
     console.print(
-        f"target class {findings[0]['target']}, trigger {_text(findings[0]['trigger']['path'])}"
+        f"target class {findings[0]['target']}, trigger {_text(findings[0]['trigger']['path'])}",
+        soft_wrap=True,
     )
     layers = findings[0]["located"]
     if not layers:
         return
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
-    table.add_column("where it sits: node")
-    table.add_column("initializer")
+    table = _table("where it sits: node", "initializer")
     for column in ("weights", "pairs located", "share needed"):
-        table.add_column(column, justify="right")
+        table.add_column(column, justify="right", no_wrap=True)
     for layer in layers:
         share = f"{layer['share']:.2%}" if layer["pairs_located"] else ""
         table.add_row(
@@ -128,6 +138,8 @@ def _located(data: Mapping[str, object], console: Console) -> None:
             share,
         )
     console.print(table)
+    if any(layer["chosen"] for layer in layers):
+        console.print("* explains the pairs with the fewest weights")
     console.print()
 
 
@@ -146,26 +158,30 @@ def _inspect(data: Mapping[str, object], console: Console) -> None:
                 shape = " x ".join(str(d if d is not None else "?") for d in spec["shape"])
                 console.print(f"{word}  {_text(spec['name'])}: {spec['dtype']} {_text(shape)}")
     batch = data["fixed_batch"]
-    console.print(f"classes {data['classes'] or 'unknown'}, batch {batch or 'free'}")
-    console.print(
-        f"opsets {_text(data['opsets'])}, "
-        f"preprocessing {_text(data['preprocess'] or 'not recorded')}"
-    )
+    console.print(f"classes: {data['classes'] or 'unknown'}, batch size: {batch or 'free'}")
+    opsets = data["opsets"]
+    if isinstance(opsets, Mapping):
+        named = ", ".join(f"{_text(d)} {v}".strip() for d, v in opsets.items())
+        console.print(
+            f"opset: {named}, preprocessing: {_text(data['preprocess'] or 'not recorded')}"
+        )
+    if data["preprocess_note"]:
+        console.print(f"  {_text(data['preprocess_note'])}", soft_wrap=True)
     layers = data["layers"]
     if isinstance(layers, list) and layers:
-        table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
-        for column in ("node", "operator", "initializer", "shape"):
-            table.add_column(column)
-        table.add_column("weights", justify="right")
-        table.add_column("bias")
+        table = _table("node", "initializer")
+        for column in ("operator", "shape"):
+            table.add_column(column, no_wrap=True)
+        table.add_column("weights", justify="right", no_wrap=True)
+        table.add_column("bias", no_wrap=True)
         for layer in layers:
             table.add_row(
                 _text(layer["node"]),
-                layer["operator"],
                 _text(layer["initializer"]),
-                " x ".join(map(str, layer["shape"])),
+                _text(layer["operator"]),
+                "x".join(map(str, layer["shape"])),
                 str(layer["weights"]),
-                _text(layer["bias"] or ""),
+                "yes" if layer["bias"] else "",
             )
         console.print(table)
     console.print(f"editable weights: {data['editable_weights']}")
@@ -178,7 +194,10 @@ def _doctor(data: Mapping[str, object], console: Console) -> None:
         for name, version in session["versions"].items():
             console.print(f"{name} {version}")
         console.print(f"a model would run on: {session['device']} ({session['provider']})")
-    console.print(f"onnxruntime distributions: {_text(data['onnxruntime_distributions'])}")
+    installed = data["onnxruntime_distributions"]
+    if isinstance(installed, Mapping):
+        named = ", ".join(f"{name} {version}" for name, version in installed.items())
+        console.print(f"onnxruntime installed as: {_text(named or 'nothing')}")
     console.print(f"torch sees a GPU: {'yes' if data['torch_cuda'] else 'no'}")
 
 

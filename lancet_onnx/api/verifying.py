@@ -83,7 +83,10 @@ def verify(
         lost = accuracy_loss(before, after)
         decision = Decision(
             "fail" if lost > max_accuracy_loss else "pass",
-            (f"clean images lost {lost:+.1%}; the budget is {max_accuracy_loss:.1%}",),
+            (
+                f"clean images: {0.0 - lost:+.1%} after the repair; the budget is a loss of "
+                f"{max_accuracy_loss:.1%}",
+            ),
         )
     body = {
         "before": as_numbers(before),

@@ -100,8 +100,8 @@ def _importance(
             )[block][0]
             for row in (x, good)
         ]
-        eif: torch.Tensor = (features[0] - features[1]) * weighting
-        return eif.norm()
+        length: torch.Tensor = ((features[0] - features[1]) * weighting).norm()
+        return length
 
     per_pair = torch.func.vmap(torch.func.grad(norm), in_dims=(None, 0, 0, 0))
     classifier.forwards += 2 * len(at_x) * classifier.share([layer.source], [block])

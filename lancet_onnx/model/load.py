@@ -65,9 +65,13 @@ def load(path: Path) -> OnnxModel:
             f"{path}: not an ONNX model, or a truncated one ({len(data)} bytes that do not parse "
             "as protobuf); expected a file written by torch.onnx.export, tf2onnx ..."
         ) from None
-    precheck(proto, path)
     external: dict[ValueName, tuple[Path, int, int]] = {}
-    graph = _freeze(proto, path, external)
+    try:
+        precheck(proto, path)
+        graph = _freeze(proto, path, external)
+    except (IndexError, OverflowError, TypeError, ValueError) as error:
+        # A message that parses may still hold what the ONNX format does not allow anywhere.
+        raise ModelError(f"{path}: the model is damaged or not valid ONNX ({error})") from error
     return OnnxModel(path, data, Digest.of(data), graph, external)
 
 
@@ -174,8 +178,10 @@ def _attribute(attribute: onnx.AttributeProto, node: onnx.NodeProto, path: Path)
 
 
 def _constant(node: onnx.NodeProto, attributes: Mapping[str, Attribute], path: Path) -> Array:
-    if len(attributes) != 1:
-        raise ModelError(f"{path}: the Constant node '{node.name}' must have exactly one value")
+    if len(attributes) != 1 or len(node.output) != 1:
+        raise ModelError(
+            f"{path}: the Constant node '{node.name}' must have exactly one value and one output"
+        )
     name, value = next(iter(attributes.items()))
     if isinstance(value, np.ndarray):
         return value

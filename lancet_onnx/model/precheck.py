@@ -63,6 +63,14 @@ def precheck(proto: onnx.ModelProto, path: Path) -> None:
     nodes = list(_nodes(proto.graph)) + [n for f in proto.functions for n in f.node]
     if len(nodes) > MAX_NODES:
         raise ModelError(f"{path}: {len(nodes)} nodes, more than the {MAX_NODES} that are handled")
+    named_by = [t for n in nodes for t in (n.name, n.op_type, n.domain, *n.input, *n.output)]
+    named_by += [v.name for v in (*proto.graph.input, *proto.graph.output)]
+    named_by += [tensor.name for tensor in proto.graph.initializer]
+    named_by += [text for entry in proto.metadata_props for text in (entry.key, entry.value)]
+    # protobuf hands out bytes where a string is no UTF-8.
+    broken = next((text for text in named_by if not isinstance(text, str)), None)
+    if broken is not None:
+        raise ModelError(f"{path}: the name {broken!r} in it is no UTF-8; the file is damaged")
     local = {(function.domain, function.name) for function in proto.functions}
     for node in nodes:
         named = f"{path}: node '{node.name or node.op_type}'"

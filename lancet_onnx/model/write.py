@@ -8,6 +8,7 @@ protobuf reads as one more element of `metadata_props`.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import hashlib
 import os
@@ -162,7 +163,7 @@ def save(data: bytes, path: Path, *, mode_of: Path | None = None) -> None:
     Raises:
         OutputError: no space, no permission; what was there before is still there.
     """
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+    temporary = path.with_name(f".lancet-{secrets.token_hex(8)}.tmp")
     umask = os.umask(0)
     os.umask(umask)
     mode = (mode_of.stat().st_mode if mode_of else 0o666) & 0o666 & ~umask
@@ -176,14 +177,17 @@ def save(data: bytes, path: Path, *, mode_of: Path | None = None) -> None:
                 stream.flush()
                 os.fsync(stream.fileno())
             temporary.replace(path)
-            _sync_folder(path.parent)
         except OSError as error:
             reason = "no space left" if error.errno == errno.ENOSPC else error.strerror
             raise OutputError(
                 f"{path}: cannot be written ({reason}); nothing was changed"
             ) from error
+        # The file is in place: a folder that cannot be synced (network drives) undoes nothing.
+        with contextlib.suppress(OSError):
+            _sync_folder(path.parent)
     finally:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
 
 
 def _sync_folder(folder: Path) -> None:

@@ -43,14 +43,14 @@ def _shuffled(inside: Floats, _middle: np.float32, rng: np.random.Generator) -> 
 
 
 def _negative(inside: Floats, middle: np.float32, rng: np.random.Generator) -> Floats:
-    negative: Floats = 2 * middle - _shuffled(inside, middle, rng)
-    return negative
+    return np.subtract(2 * middle, _shuffled(inside, middle, rng), dtype=np.float32)
 
 
 def _noise(inside: Floats, middle: np.float32, rng: np.random.Generator) -> Floats:
     energy = np.sqrt(np.mean((inside - middle) ** 2))
     signs = rng.choice(np.array([-1, 1], np.float32), size=inside.shape)
-    return (middle + energy * signs).astype(np.float32)
+    noise: Floats = (middle + energy * signs).astype(np.float32)
+    return noise
 
 
 def _plain(inside: Floats, middle: np.float32, rng: np.random.Generator) -> Floats:

@@ -1,0 +1,176 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Small ONNX models, byte by byte where the storage form is the point.
+
+A serialised protobuf message is its fields one after the other, so a model is put together here
+from pieces: whatever protobuf's own writer would not write (unpacked floats, damaged tensors) is
+written by hand.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
+from lancet_onnx.model import OnnxModel, load
+from lancet_onnx.model.write import weights_digest
+from lancet_onnx.patch import Patch, TensorDelta
+from lancet_onnx.types import ParamName
+
+FLOAT_STORAGE = ("raw", "packed", "unpacked")
+DOUBLE_STORAGE = ("raw", "packed", "unpacked")
+_BYTES, _FIXED64, _FIXED32 = 2, 1, 5
+
+
+def varint(number: int) -> bytes:
+    out = bytearray()
+    while number > 0x7F:
+        out.append(number & 0x7F | 0x80)
+        number >>= 7
+    out.append(number)
+    return bytes(out)
+
+
+def field(number: int, payload: bytes) -> bytes:
+    """One length-delimited field."""
+    return varint(number << 3 | _BYTES) + varint(len(payload)) + payload
+
+
+def tensor(name: str, array: np.ndarray, storage: str = "raw") -> bytes:
+    """A TensorProto with its values in raw_data, or packed or unpacked in the typed field."""
+    head = onnx.TensorProto()
+    head.name = name
+    head.dims.extend(array.shape)
+    head.data_type = helper.np_dtype_to_tensor_dtype(array.dtype)
+    data = head.SerializeToString()
+    little = array.astype(array.dtype.newbyteorder("<")).tobytes()
+    if storage == "raw":
+        return data + field(9, little)
+    number, kind = (4, _FIXED32) if array.dtype == np.float32 else (10, _FIXED64)
+    if storage == "packed":
+        return data + field(number, little)
+    assert storage == "unpacked"
+    width = array.dtype.itemsize
+    tag = varint(number << 3 | kind)
+    return data + b"".join(
+        tag + little[i : i + width] for i in range(0, len(little), width)
+    )
+
+
+def info(name: str, shape: Sequence[int | str | None], dtype: int = TensorProto.FLOAT):
+    return helper.make_tensor_value_info(name, dtype, shape)
+
+
+def model_bytes(
+    nodes: Sequence[onnx.NodeProto],
+    tensors: Sequence[bytes],
+    inputs: Sequence[onnx.ValueInfoProto],
+    outputs: Sequence[onnx.ValueInfoProto],
+    *,
+    opset: int = 17,
+    metadata: dict[str, str] | None = None,
+    domains: Sequence[str] = (),
+) -> bytes:
+    """A model file; `tensors` are initializers as bytes and need not be well-formed."""
+    graph = helper.make_graph(nodes, "g", inputs, outputs).SerializeToString()
+    graph += b"".join(field(5, item) for item in tensors)
+    opsets = [helper.make_opsetid("", opset), *(helper.make_opsetid(d, 1) for d in domains)]
+    model = helper.make_model(onnx.GraphProto(), opset_imports=opsets, ir_version=8)
+    model.ClearField("graph")
+    helper.set_model_props(model, metadata or {})
+    return model.SerializeToString() + field(7, graph)
+
+
+def write(folder: Path, data: bytes, name: str = "model.onnx") -> Path:
+    path = folder / name
+    path.write_bytes(data)
+    return path
+
+
+def open_bytes(folder: Path, data: bytes, name: str = "model.onnx") -> OnnxModel:
+    return load(write(folder, data, name))
+
+
+def dense(
+    weight: np.ndarray,
+    bias: np.ndarray | None = None,
+    *,
+    storage: str = "raw",
+    batch: int | str = "N",
+    features: int | None = None,
+) -> bytes:
+    """``y = x W (+ b)`` with W (in, out), as one MatMul and an Add."""
+    tensors = [tensor("w", weight, storage)]
+    nodes = [helper.make_node("MatMul", ["x", "w"], ["h" if bias is not None else "y"], "mm")]
+    if bias is not None:
+        tensors.append(tensor("b", bias, storage))
+        nodes.append(helper.make_node("Add", ["h", "b"], ["y"], "add"))
+    return model_bytes(
+        nodes,
+        tensors,
+        [info("x", [batch, features or weight.shape[0]])],
+        [info("y", [batch, weight.shape[1]])],
+    )
+
+
+STORED = ("raw", "packed", "unpacked", "const_raw", "const_packed", "value_float", "value_floats")
+
+
+def stored_somehow(rng: np.random.Generator) -> bytes:
+    """A classifier whose float tensors are stored in every form that a file may use.
+
+    ``y = (x @ raw + packed) * unpacked + value_floats + const_raw * value_float + const_packed``
+    and a double tensor ``double`` (and ``double_packed``, ``double_unpacked``) that is added.
+    """
+
+    def floats(*shape: int) -> np.ndarray:
+        return rng.normal(size=shape).astype(np.float32)
+
+    const_raw = numpy_helper.from_array(floats(4), "inner")
+    const_packed = helper.make_tensor("inner", TensorProto.FLOAT, [4], floats(4).tolist())
+    make = helper.make_node
+    nodes = [
+        make("Constant", [], ["const_raw"], "c1", value=const_raw),
+        make("Constant", [], ["const_packed"], "c2", value=const_packed),
+        make("Constant", [], ["value_float"], "c3", value_float=float(floats(1)[0])),
+        make("Constant", [], ["value_floats"], "c4", value_floats=floats(4).tolist()),
+        make("MatMul", ["x", "raw"], ["a"], "n1"),
+        make("Add", ["a", "packed"], ["b"], "n2"),
+        make("Mul", ["b", "unpacked"], ["c"], "n3"),
+        make("Add", ["c", "value_floats"], ["d"], "n4"),
+        make("Mul", ["const_raw", "value_float"], ["e"], "n5"),
+        make("Add", ["d", "e"], ["f"], "n6"),
+        make("Add", ["f", "const_packed"], ["g"], "n7"),
+        make("Cast", ["g"], ["g64"], "n8", to=TensorProto.DOUBLE),
+        make("Add", ["g64", "double"], ["h"], "n9"),
+        make("Add", ["h", "double_packed"], ["i"], "n10"),
+        make("Add", ["i", "double_unpacked"], ["j"], "n11"),
+        make("Cast", ["j"], ["y"], "n12", to=TensorProto.FLOAT),
+    ]
+    tensors = [
+        tensor("raw", floats(3, 4), "raw"),
+        tensor("packed", floats(4), "packed"),
+        tensor("unpacked", floats(4), "unpacked"),
+        tensor("double", rng.normal(size=4), "raw"),
+        tensor("double_packed", rng.normal(size=4), "packed"),
+        tensor("double_unpacked", rng.normal(size=4), "unpacked"),
+    ]
+    return model_bytes(
+        nodes, tensors, [info("x", ["N", 3])], [info("y", ["N", 4])], metadata={"note": "kept"}
+    )
+
+
+def delta(model: OnnxModel, name: str, changes: dict[int, float]) -> TensorDelta:
+    """A delta that sets single elements of one constant."""
+    before = model.graph.constants[name]
+    after = np.array(before)
+    for position, value in changes.items():
+        after.reshape(-1)[position] = value
+    return TensorDelta.between(ParamName(name), before, after)
+
+
+def patch_of(model: OnnxModel, *deltas: TensorDelta, metadata: str = "") -> Patch:
+    return Patch(
+        model.digest, weights_digest(model), None, deltas, "test", 0, {"a": 0.5}, metadata
+    )

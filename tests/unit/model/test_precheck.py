@@ -1,0 +1,263 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Hostile and damaged models are refused by name before anything is computed."""
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from builders import dense, field, info, model_bytes, open_bytes, tensor
+from onnx import TensorProto, helper
+
+from lancet_onnx.errors import LancetError, ModelError, UnsupportedError
+from lancet_onnx.model import load
+from lancet_onnx.model.logic import logic_on_input
+from lancet_onnx.model.precheck import MAX_NODES
+from lancet_onnx.runtime.classifier import Classifier
+from lancet_onnx.runtime.ort import OrtModel
+
+W = np.arange(12, dtype=np.float32).reshape(3, 4)
+
+AT_LOAD = {
+    "custom_domain": r"'sharpen'.*custom domain 'com\.example'",
+    "duplicate_initializer": "two initializers have the name 'fc.weight'",
+    "escaping_external": r"'fc\.weight'.*'\.\./outside\.bin', outside the model's own folder",
+    "huge_dims": r"'fc\.weight' has the impossible shape \[4294967296, 4294967296\]",
+    "short_raw_data": r"'fc\.weight' of shape \[10, 49\] needs 1960 bytes but holds 1560",
+    "text": "not an ONNX model",
+    "truncated": "truncated",
+    "two_value_fields": r"'fc\.weight' fills two value fields \(raw_data and float_data\)",
+}
+AT_CLASSIFIER = {
+    "if_on_input": "'choose' .*If-16",
+    "no_float_weight": "no float weight",
+    "regression": r"shape \(2, 1\).*two classes or more",
+    "two_inputs": "2 inputs \\('input', 'second'\\)",
+    "unknown_operator": r"'frobnicate' \(ai\.onnx\.Frobnicate-0\)",
+}
+LATER = {"nan_output", "nan_weight", "where_on_input"}
+
+
+def test_every_refused_fixture_is_looked_at(fixtures):
+    files = {p.stem for p in fixtures.refused("x").parent.glob("*.onnx")}
+    assert files == AT_LOAD.keys() | AT_CLASSIFIER.keys() | LATER
+
+
+@pytest.mark.parametrize("name", AT_LOAD)
+def test_refused_when_read(fixtures, name: str):
+    path = fixtures.refused(name)
+    with pytest.raises(ModelError, match=AT_LOAD[name]) as caught:
+        load(path)
+    assert str(path) in str(caught.value)
+
+
+@pytest.mark.parametrize("name", AT_CLASSIFIER)
+def test_refused_as_a_classifier(fixtures, name: str):
+    model = load(fixtures.refused(name))
+    with pytest.raises(ModelError, match=AT_CLASSIFIER[name]):
+        Classifier(model.graph)
+
+
+def test_nan_weights_are_named(fixtures):
+    assert load(fixtures.refused("nan_weight")).non_finite == ("fc.weight",)
+
+
+def test_nan_outputs_are_refused_when_run(fixtures):
+    path = fixtures.refused("nan_output")
+    classifier = Classifier(load(path).graph)
+    model = OrtModel(path, classifier.signature.input, "cpu")
+    with pytest.raises(ModelError, match="gives NaN"):
+        model.labels(fixtures.inputs(3))
+
+
+@pytest.mark.parametrize("name", ["where_on_input", "if_on_input"])
+def test_branches_on_the_input_are_found(fixtures, name: str):
+    found = logic_on_input(load(fixtures.refused(name)).graph)
+    assert "choose" in [node.name for node in found]
+
+
+@pytest.mark.parametrize("name", ["mnist_cnn_square", "mnist_resnet_scattered", "mnist_cnn_clean"])
+def test_ordinary_networks_have_no_branch_on_the_input(fixtures, name: str):
+    assert logic_on_input(load(fixtures.model(name)).graph) == ()
+
+
+def logic_model(*nodes: onnx.NodeProto, tmp_path: Path):
+    tensors = [
+        tensor("w", W),
+        tensor("half", np.array(0.5, np.float32)),
+        tensor("zero", np.array(0, np.float32)),
+    ]
+    return open_bytes(
+        tmp_path, model_bytes(nodes, tensors, [info("x", ["N", 3])], [info("y", ["N", 4])])
+    )
+
+
+def test_a_comparison_of_pixels_multiplied_in_is_a_branch(tmp_path: Path):
+    make = helper.make_node
+    model = logic_model(
+        make("Greater", ["x", "half"], ["c"], "compare"),
+        make("Cast", ["c"], ["n"], "number", to=1),
+        make("MatMul", ["x", "w"], ["h"], "mm"),
+        make("Mul", ["h", "n"], ["y"], "gate"),
+        tmp_path=tmp_path,
+    )
+    assert [n.name for n in logic_on_input(model.graph)] == ["gate"]
+
+
+def test_a_comparison_of_features_is_none(tmp_path: Path):
+    make = helper.make_node
+    model = logic_model(
+        make("MatMul", ["x", "w"], ["h"], "mm"),
+        make("Greater", ["h", "half"], ["c"], "compare"),
+        make("Where", ["c", "h", "zero"], ["y"], "threshold"),
+        tmp_path=tmp_path,
+    )
+    assert logic_on_input(model.graph) == ()
+
+
+def with_tensor(tmp_path: Path, item: bytes):
+    node = helper.make_node("MatMul", ["x", "w"], ["y"], "mm")
+    return open_bytes(
+        tmp_path, model_bytes([node], [item], [info("x", ["N", 3])], [info("y", ["N", 4])])
+    )
+
+
+@pytest.mark.parametrize(
+    ("item", "cause"),
+    [
+        (tensor("w", W) + field(4, W.tobytes()), "two value fields"),
+        (tensor("w", W, "packed") + field(10, W.astype(float).tobytes()), "two value fields"),
+        (tensor("w", W)[:-4] , None),
+        (tensor("w", W, "packed") + field(4, b"\0\0\0\0"), "needs 12 elements but holds 13"),
+        (onnx.TensorProto(name="w", dims=[3, 4], data_type=1).SerializeToString(), "holds 0"),
+        (onnx.TensorProto(name="w", dims=[-3, -4], data_type=1).SerializeToString(), "impossible"),
+        (onnx.TensorProto(name="w", dims=[3], data_type=77).SerializeToString(), "unknown type 77"),
+        (onnx.TensorProto(name="w", dims=[1 << 20] * 4, data_type=1).SerializeToString(), "impos"),
+    ],
+    ids=["raw+float", "float+double", "cut", "too many", "none", "negative", "type", "huge"],
+)
+def test_tensors_that_contradict_themselves(tmp_path: Path, item: bytes, cause: str | None):
+    with pytest.raises(ModelError, match=cause or "not an ONNX model"):
+        with_tensor(tmp_path, item)
+
+
+def external(location: str, **entries: str) -> bytes:
+    item = onnx.TensorProto(name="w", dims=[3, 4], data_type=TensorProto.FLOAT)
+    item.data_location = TensorProto.EXTERNAL
+    for key, value in {"location": location, **entries}.items():
+        item.external_data.add(key=key, value=value)
+    return item.SerializeToString()
+
+
+@pytest.mark.parametrize(
+    "location",
+    ["../outside.bin", "/etc/hostname", "", "sub/../../outside.bin", "link.bin", "linked/w.bin"],
+)
+def test_external_data_stays_in_the_models_folder(tmp_path: Path, location: str):
+    (tmp_path / "outside.bin").write_bytes(W.tobytes())
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "w.bin").write_bytes(W.tobytes())
+    folder = tmp_path / "model"
+    folder.mkdir()
+    (folder / "link.bin").symlink_to(tmp_path / "outside.bin")
+    (folder / "linked").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(ModelError, match="outside the model's own folder"):
+        with_tensor(folder, external(location))
+
+
+@pytest.mark.parametrize(
+    ("entries", "cause"),
+    [
+        ({"offset": "4"}, "at offset 4"),
+        ({"offset": "-48"}, "at offset -48"),
+        ({"length": "44"}, "the entry says 44"),
+        ({"offset": "many"}, "no number"),
+        ({"location": "missing.bin"}, "not there"),
+    ],
+)
+def test_external_data_that_does_not_fit(tmp_path: Path, entries: dict[str, str], cause: str):
+    (tmp_path / "w.bin").write_bytes(W.tobytes())
+    with pytest.raises(ModelError, match=cause):
+        with_tensor(tmp_path, external(**{"location": "w.bin", **entries}))
+
+
+def test_data_inside_and_outside_is_refused(tmp_path: Path):
+    (tmp_path / "w.bin").write_bytes(W.tobytes())
+    with pytest.raises(ModelError, match="both inside and outside"):
+        with_tensor(tmp_path, external("w.bin") + field(9, W.tobytes()))
+
+
+def test_a_constants_tensor_is_checked_too(tmp_path: Path):
+    bad = onnx.TensorProto(name="c", dims=[5], data_type=1, raw_data=b"1234")
+    nodes = [
+        helper.make_node("Constant", [], ["c"], "const", value=bad),
+        helper.make_node("Add", ["x", "c"], ["y"], "add"),
+    ]
+    data = model_bytes(nodes, [], [info("x", ["N", 5])], [info("y", ["N", 5])])
+    with pytest.raises(ModelError, match=r"attribute 'value' of node 'const'.*20 bytes.*holds 4"):
+        open_bytes(tmp_path, data)
+
+
+def test_custom_operators_inside_branches_are_found(tmp_path: Path):
+    body = helper.make_graph(
+        [helper.make_node("Evil", ["x"], ["b"], "evil", domain="com.evil")], "b", [], [info("b", [])]
+    )
+    node = helper.make_node("If", ["c"], ["y"], "if", then_branch=body, else_branch=body)
+    data = model_bytes(
+        [node], [], [info("x", [1]), info("c", [], TensorProto.BOOL)], [info("y", [1])]
+    )
+    with pytest.raises(ModelError, match=r"'evil'.*custom domain 'com\.evil'"):
+        open_bytes(tmp_path, data)
+
+
+def test_compiled_blobs_are_refused(tmp_path: Path):
+    node = helper.make_node("EPContext", ["x"], ["y"], "blob", domain="com.microsoft")
+    data = model_bytes([node], [], [info("x", [1])], [info("y", [1])], domains=["com.microsoft"])
+    with pytest.raises(ModelError, match="compiled blob"):
+        open_bytes(tmp_path, data)
+
+
+def test_deeply_nested_branches_are_refused(tmp_path: Path):
+    graph = helper.make_graph([helper.make_node("Relu", ["x"], ["y"])], "g", [], [info("y", [])])
+    for _ in range(18):
+        node = helper.make_node("If", ["c"], ["y"], then_branch=graph)
+        graph = helper.make_graph([node], "g", [], [info("y", [])])
+    data = model_bytes(graph.node, [], [info("c", [], TensorProto.BOOL)], [info("y", [])])
+    with pytest.raises(ModelError, match="nested more than 16 deep|not an ONNX model"):
+        open_bytes(tmp_path, data)
+
+
+def test_too_many_nodes_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("lancet_onnx.model.precheck.MAX_NODES", 3)
+    nodes = [helper.make_node("Relu", ["x"], [f"y{i}"]) for i in range(4)]
+    with pytest.raises(ModelError, match="4 nodes, more than the 3"):
+        open_bytes(tmp_path, model_bytes(nodes, [], [info("x", [1])], [info("y0", [1])]))
+    assert MAX_NODES > 10_000
+
+
+def test_a_model_without_outputs_is_no_classifier(tmp_path: Path):
+    node = helper.make_node("MatMul", ["x", "w"], ["y"], "mm")
+    data = model_bytes([node], [tensor("w", W)], [info("x", ["N", 3])], [])
+    with pytest.raises(ModelError, match="output"):
+        Classifier(open_bytes(tmp_path, data).graph)
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_mutated_models_are_refused_or_understood(tmp_path: Path, fixtures, seed: int):
+    """No damage to a file may end in anything but a refusal of ours."""
+    rng = np.random.default_rng(seed)
+    whole = fixtures.refused("where_on_input").read_bytes() if seed % 2 else dense(W, W[0])
+    path = tmp_path / "m.onnx"
+    for _ in range(150):
+        data = bytearray(whole)
+        # Most bytes of a model are weights, which may be anything; structure is at both ends.
+        places = rng.integers(0, len(data), size=rng.integers(1, 4))
+        if seed % 4 == 1:
+            places = np.where(places % 2, places % 200, len(data) - 1 - places % 700)
+        for place in places:
+            data[place] = rng.integers(256)
+        path.write_bytes(data)
+        try:
+            load(path)
+        except LancetError as error:
+            assert isinstance(error, (ModelError, UnsupportedError))

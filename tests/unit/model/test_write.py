@@ -1,0 +1,454 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Patches change exactly the elements they name; a file is written completely or not at all."""
+
+import errno
+import os
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+import pytest
+from builders import delta, dense, model_bytes, open_bytes, patch_of, stored_somehow, tensor, write
+from onnx import helper, numpy_helper
+
+from lancet_onnx.errors import OutputError, PatchError, UnsupportedError
+from lancet_onnx.model import OnnxModel, load
+from lancet_onnx.model.wire import metadata_entry
+from lancet_onnx.model.write import (
+    METADATA_KEY,
+    apply,
+    check_output,
+    revert,
+    save,
+    seal,
+    weights_digest,
+    writable,
+)
+from lancet_onnx.patch import TensorDelta
+from lancet_onnx.types import Digest, ParamName
+
+FORMS = {
+    "raw": 5,
+    "packed": 2,
+    "unpacked": 1,
+    "const_raw": 3,
+    "const_packed": 0,
+    "value_float": 0,
+    "value_floats": 2,
+    "double": 1,
+    "double_packed": 3,
+    "double_unpacked": 2,
+}
+"""Every stored tensor of `stored_somehow` and the element that is edited."""
+
+
+@pytest.fixture
+def model(tmp_path: Path, rng: np.random.Generator) -> OnnxModel:
+    return open_bytes(tmp_path, stored_somehow(rng))
+
+
+def tensors_by_onnx(data: bytes) -> dict[str, np.ndarray]:
+    proto = onnx.ModelProto.FromString(data)
+    found = {t.name: numpy_helper.to_array(t) for t in proto.graph.initializer}
+    for node in proto.graph.node:
+        if node.op_type == "Constant":
+            value = helper.get_attribute_value(node.attribute[0])
+            is_tensor = isinstance(value, onnx.TensorProto)
+            found[node.output[0]] = (
+                numpy_helper.to_array(value) if is_tensor else np.array(value, np.float32)
+            )
+    return found
+
+
+def without_values(data: bytes) -> onnx.ModelProto:
+    """The message with every tensor value and metadata entry removed: what must not change."""
+    proto = onnx.ModelProto.FromString(data)
+    held = list(proto.graph.initializer)
+    for node in proto.graph.node:
+        for attribute in node.attribute if node.op_type == "Constant" else ():
+            held.append(attribute.t)
+            attribute.ClearField("f")
+            attribute.ClearField("floats")
+    for item in held:
+        for name in ("raw_data", "float_data", "double_data"):
+            item.ClearField(name)
+    proto.ClearField("metadata_props")
+    return proto
+
+
+def run(data: bytes, x: np.ndarray) -> np.ndarray:
+    options = ort.SessionOptions()
+    options.log_severity_level = 4
+    session = ort.InferenceSession(data, options, providers=["CPUExecutionProvider"])
+    return session.run(None, {session.get_inputs()[0].name: x})[0]
+
+
+@pytest.mark.parametrize("name", FORMS)
+def test_an_edit_changes_exactly_the_named_element(model: OnnxModel, name: str):
+    position = FORMS[name]
+    patched = apply(model, patch_of(model, delta(model, name, {position: 1234.5})))
+
+    expected = tensors_by_onnx(model.data)
+    expected[name] = np.array(expected[name])
+    expected[name].reshape(-1)[position] = 1234.5
+    found = tensors_by_onnx(patched)
+    assert found.keys() == expected.keys() == FORMS.keys()
+    for key in expected:
+        np.testing.assert_array_equal(found[key], expected[key], err_msg=key)
+    assert without_values(patched) == without_values(model.data)
+
+
+@pytest.mark.parametrize("name", FORMS)
+def test_an_edit_touches_only_the_bytes_of_the_element(model: OnnxModel, name: str):
+    array = model.graph.constants[name]
+    old = array.reshape(-1)[FORMS[name]]
+    patched = apply(model, patch_of(model, delta(model, name, {FORMS[name]: 1234.5})))
+    before, after = (np.frombuffer(d, np.uint8) for d in (model.data, patched))
+    assert len(before) == len(after)
+    changed = np.flatnonzero(before != after)
+    width = array.dtype.itemsize
+    assert 0 < changed[-1] - changed[0] < width
+    # The whole element lies around the changed bytes: its old bits before, its new bits after.
+    starts = [
+        s
+        for s in range(changed[-1] - width + 1, changed[0] + 1)
+        if model.data[s : s + width] == old.tobytes()
+        and patched[s : s + width] == np.array(1234.5, array.dtype).tobytes()
+    ]
+    assert len(starts) == 1
+
+
+def test_all_forms_can_be_edited_at_once_and_onnxruntime_sees_it(
+    model: OnnxModel, rng: np.random.Generator
+):
+    patched = apply(model, patch_of(model, *(delta(model, n, {p: 2.0}) for n, p in FORMS.items())))
+    t = tensors_by_onnx(patched)
+    x = rng.normal(size=(5, 3)).astype(np.float32)
+    expected = (x @ t["raw"] + t["packed"]) * t["unpacked"] + t["value_floats"]
+    expected = expected + t["const_raw"] * t["value_float"] + t["const_packed"]
+    expected = expected + t["double"] + t["double_packed"] + t["double_unpacked"]
+    np.testing.assert_allclose(run(patched, x), expected, rtol=1e-5, atol=1e-5)
+    assert np.abs(run(model.data, x) - expected).max() > 0.1
+
+
+def test_metadata_is_one_entry_at_the_end(model: OnnxModel, rng: np.random.Generator):
+    edit = delta(model, "raw", {1: 7.0})
+    note = 'a note with ünïcode and {"json": 1} ' + "long " * 100
+    plain = apply(model, patch_of(model, edit))
+    noted = apply(model, patch_of(model, edit, metadata=note))
+    assert noted == plain + metadata_entry(METADATA_KEY, note)
+    proto = onnx.ModelProto.FromString(noted)
+    assert [(p.key, p.value) for p in proto.metadata_props] == [
+        ("note", "kept"),
+        (METADATA_KEY, note),
+    ]
+    onnx.checker.check_model(proto)
+    x = rng.normal(size=(2, 3)).astype(np.float32)
+    np.testing.assert_array_equal(run(noted, x), run(plain, x))
+
+
+def test_a_patched_file_is_read_back_and_reverted(model: OnnxModel, tmp_path: Path):
+    patch = patch_of(model, *(delta(model, n, {p: -3.0}) for n, p in FORMS.items()), metadata="m")
+    sealed, data = seal(model, patch)
+    assert sealed.result == Digest.of(data)
+    other = open_bytes(tmp_path, data, "patched.onnx")
+    assert other.graph.metadata == {"note": "kept", METADATA_KEY: "m"}
+    assert revert(other, sealed) == model.data
+
+
+def test_revert_refuses_another_file(model: OnnxModel):
+    sealed, _ = seal(model, patch_of(model, delta(model, "raw", {0: 1.0})))
+    with pytest.raises(PatchError, match="not the result of the patch"):
+        revert(model, sealed)
+
+
+def test_revert_refuses_a_patch_with_another_base(model: OnnxModel, tmp_path: Path):
+    sealed, data = seal(model, patch_of(model, delta(model, "raw", {0: 1.0})))
+    other = open_bytes(tmp_path, data, "patched.onnx")
+    with pytest.raises(PatchError, match="does not give the file"):
+        revert(other, replace(sealed, base=Digest.of(b"something else")))
+
+
+def test_revert_refuses_an_entry_that_is_not_at_the_end(model: OnnxModel, tmp_path: Path):
+    sealed, data = seal(model, patch_of(model, delta(model, "raw", {0: 1.0}), metadata="m"))
+    data += metadata_entry("later", "entry")
+    other = open_bytes(tmp_path, data, "patched.onnx")
+    with pytest.raises(PatchError, match="not at the end"):
+        revert(other, replace(sealed, result=Digest.of(data)))
+
+
+def test_another_base_is_refused(model: OnnxModel):
+    patch = patch_of(model, delta(model, "raw", {0: 1.0}))
+    wrong = replace(patch, base=Digest.of(b"x"), base_weights=Digest.of(b"y"))
+    with pytest.raises(PatchError, match="made for another model"):
+        apply(model, wrong)
+
+
+def test_the_same_weights_in_another_file_are_accepted(tmp_path: Path, rng: np.random.Generator):
+    weight, bias = (rng.normal(size=s).astype(np.float32) for s in ((3, 4), (4,)))
+    raw = open_bytes(tmp_path, dense(weight, bias, storage="raw"), "raw.onnx")
+    packed = open_bytes(tmp_path, dense(weight, bias, storage="unpacked"), "packed.onnx")
+    assert raw.digest != packed.digest
+    assert weights_digest(raw) == weights_digest(packed)
+    sealed, _ = seal(raw, patch_of(raw, delta(raw, "w", {7: 9.0})))
+    found = tensors_by_onnx(apply(packed, sealed))
+    assert found["w"].reshape(-1)[7] == 9.0
+    assert (found["w"] != weight).sum() == 1
+
+
+def test_weights_digest_sees_values_shapes_names_and_types(tmp_path: Path):
+    ones = np.ones((2, 2), np.float32)
+
+    def digest(*tensors: bytes) -> Digest:
+        node = helper.make_node("Identity", ["x"], ["y"], "n")
+        spec = helper.make_tensor_value_info("x", 1, ["N", 2])
+        out = helper.make_tensor_value_info("y", 1, ["N", 2])
+        return weights_digest(open_bytes(tmp_path, model_bytes([node], tensors, [spec], [out])))
+
+    variants = [
+        digest(tensor("w", ones)),
+        digest(tensor("v", ones)),
+        digest(tensor("w", ones.reshape(4))),
+        digest(tensor("w", 2 * ones)),
+        digest(tensor("w", ones.astype(np.float64))),
+        digest(tensor("w", ones), tensor("v", ones)),
+    ]
+    assert len(set(variants)) == len(variants)
+    assert digest(tensor("w", ones), tensor("v", ones)) == digest(
+        tensor("v", ones), tensor("w", ones)
+    )
+
+
+def test_one_wrong_old_bit_is_refused(model: OnnxModel):
+    edit = delta(model, "raw", {0: 1.0, 5: 2.0, 11: 3.0})
+    old = edit.old.copy()
+    old[1] ^= 1
+    with pytest.raises(PatchError, match="element 5 of 'raw'"):
+        apply(model, patch_of(model, replace(edit, old=old)))
+
+
+def test_another_result_than_promised_is_refused(model: OnnxModel):
+    patch = patch_of(model, delta(model, "raw", {0: 1.0}))
+    with pytest.raises(PatchError, match="not the one that the patch promises"):
+        apply(model, replace(patch, result=Digest.of(b"other")))
+
+
+@pytest.mark.parametrize(
+    ("index", "values"),
+    [([12], [0]), ([-1], [0]), ([3, 2], [0, 0]), ([2, 2], [0, 0]), ([1, 2], [0]), ([1], [0, 0])],
+    ids=["past the end", "negative", "unsorted", "duplicate", "fewer values", "more values"],
+)
+def test_bad_positions_are_refused(model: OnnxModel, index: list[int], values: list[int]):
+    bits = np.array(values, "<u4")
+    bad = TensorDelta(ParamName("raw"), "float32", (3, 4), np.array(index, np.int64), bits, bits)
+    with pytest.raises(PatchError, match="not sorted, unique and inside"):
+        apply(model, patch_of(model, bad))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"dtype": "float64"}, {"shape": (4, 3)}, {"shape": (12,)}, {"param": "nowhere"}],
+    ids=["dtype", "shape", "flat shape", "name"],
+)
+def test_another_tensor_than_expected_is_refused(model: OnnxModel, change: dict[str, object]):
+    edit = replace(delta(model, "raw", {0: 1.0}), **change)
+    with pytest.raises(PatchError, match="the patch wants"):
+        apply(model, patch_of(model, edit))
+
+
+def test_an_unknown_initializer_is_named(model: OnnxModel):
+    edit = replace(delta(model, "raw", {0: 1.0}), param=ParamName("nowhere"))
+    with pytest.raises(PatchError, match=r"'nowhere'.*no such initializer"):
+        apply(model, patch_of(model, edit))
+
+
+def test_a_refused_patch_leaves_model_and_folder_as_they_were(model: OnnxModel):
+    before, files = model.data[:], sorted(model.path.parent.iterdir())
+    good = delta(model, "packed", {0: 1.0})
+    bad = delta(model, "raw", {5: 2.0})
+    with pytest.raises(PatchError):
+        apply(model, patch_of(model, good, replace(bad, old=bad.old ^ 1)))
+    assert model.data == before == model.path.read_bytes()
+    assert sorted(model.path.parent.iterdir()) == files
+
+
+@pytest.fixture
+def external(tmp_path: Path) -> OnnxModel:
+    proto = onnx.ModelProto.FromString(dense(np.ones((3, 4), np.float32), np.ones(4, np.float32)))
+    onnx.save(
+        proto,
+        tmp_path / "external.onnx",
+        save_as_external_data=True,
+        location="weights.bin",
+        size_threshold=70,
+    )
+    return load(tmp_path / "external.onnx")
+
+
+def test_external_data_is_read_but_not_writable(external: OnnxModel):
+    np.testing.assert_array_equal(external.graph.constants["w"], np.ones((3, 4)))
+    writable(external, ["b"])
+    with pytest.raises(UnsupportedError, match=r"'w'.*external file 'weights\.bin'"):
+        writable(external, ["b", "w"])
+    with pytest.raises(UnsupportedError, match="external file"):
+        apply(external, patch_of(external, delta(external, "w", {0: 2.0})))
+
+
+def test_values_in_an_integer_field_are_not_writable(tmp_path: Path):
+    half = helper.make_tensor("w", onnx.TensorProto.FLOAT16, [2], [1.0, 2.0])
+    assert half.int32_data
+    node = helper.make_node("Identity", ["w"], ["y"], "n")
+    out = helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT16, [2])
+    model = open_bytes(tmp_path, model_bytes([node], [half.SerializeToString()], [], [out]))
+    with pytest.raises(UnsupportedError, match="'w' are not in the file"):
+        writable(model, ["w"])
+
+
+def leftovers(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_save_writes_and_leaves_nothing_else(tmp_path: Path):
+    save(b"content", tmp_path / "new.onnx")
+    assert (tmp_path / "new.onnx").read_bytes() == b"content"
+    assert leftovers(tmp_path) == ["new.onnx"]
+
+
+def test_save_replaces_and_takes_the_mode_of_the_model(tmp_path: Path):
+    source = write(tmp_path, b"model", "source.onnx")
+    source.chmod(0o640)
+    target = write(tmp_path, b"before", "target.onnx")
+    save(b"after", target, mode_of=source)
+    assert target.read_bytes() == b"after"
+    assert target.stat().st_mode & 0o777 == 0o640
+    assert source.read_bytes() == b"model"
+
+
+def test_save_replaces_a_link_not_what_it_points_to(tmp_path: Path):
+    source = write(tmp_path, b"precious", "source.onnx")
+    link = tmp_path / "link.onnx"
+    link.symlink_to(source)
+    save(b"new", link)
+    assert source.read_bytes() == b"precious"
+    assert not link.is_symlink()
+
+
+def fail(code: int):
+    def raiser(*_args: object, **_kwargs: object) -> None:
+        raise OSError(code, os.strerror(code))
+
+    return raiser
+
+
+@pytest.mark.parametrize(
+    ("target", "code", "reason"),
+    [
+        ("os.fsync", errno.ENOSPC, "no space left"),
+        ("os.fsync", errno.EIO, "Input/output error"),
+        ("os.open", errno.EACCES, "Permission denied"),
+        ("pathlib.Path.replace", errno.EXDEV, "cross-device"),
+    ],
+)
+def test_a_failed_save_keeps_what_was_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, target: str, code: int, reason: str
+):
+    path = write(tmp_path, b"before")
+    with monkeypatch.context() as patched:
+        patched.setattr(target, fail(code))
+        with pytest.raises(OutputError, match=f"(?i){reason}.*nothing was changed"):
+            save(b"after", path)
+    assert path.read_bytes() == b"before"
+    assert leftovers(tmp_path) == [path.name]
+
+
+def test_a_full_disk_keeps_what_was_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """The data goes to /dev/full, whose writes really fail."""
+    path = write(tmp_path, b"before")
+    real = os.open
+    with monkeypatch.context() as patched:
+        patched.setattr(
+            "os.open", lambda name, flags, *rest: (real(name, flags, *rest), real("/dev/full", 1))[1]
+        )
+        with pytest.raises(OutputError, match="no space left"):
+            save(b"after", path)
+    assert path.read_bytes() == b"before"
+    assert leftovers(tmp_path) == [path.name]
+
+
+def test_a_folder_that_cannot_be_synced_is_no_failed_save(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """Once the new file is in place it must not be said that nothing was changed."""
+    real, calls = os.fsync, []
+
+    def second_fails(descriptor: int) -> None:
+        calls.append(descriptor)
+        if len(calls) > 1:
+            raise OSError(errno.EINVAL, "not for folders")
+        real(descriptor)
+
+    monkeypatch.setattr("os.fsync", second_fails)
+    save(b"after", tmp_path / "model.onnx")
+    assert (tmp_path / "model.onnx").read_bytes() == b"after"
+
+
+@pytest.mark.skipif(os.name != "posix", reason="permissions as POSIX has them")
+def test_a_folder_without_permission_is_refused(tmp_path: Path):
+    folder = tmp_path / "closed"
+    folder.mkdir()
+    path = write(folder, b"before")
+    folder.chmod(0o555)
+    try:
+        if os.access(folder, os.W_OK):
+            pytest.skip("this user may write anywhere")
+        with pytest.raises(OutputError, match="cannot be written"):
+            check_output(folder / "new.onnx", [], force=True)
+        with pytest.raises(OutputError, match="Permission denied"):
+            save(b"after", path)
+        assert path.read_bytes() == b"before"
+    finally:
+        folder.chmod(0o755)
+
+
+@pytest.mark.parametrize("length", [245, 255, 300])
+def test_a_long_name_is_written_or_refused(tmp_path: Path, length: int):
+    path = tmp_path / ("m" * length)
+    if length <= 255:
+        save(b"data", path)
+        assert path.read_bytes() == b"data"
+    else:
+        with pytest.raises(OutputError, match="File name too long"):
+            save(b"data", path)
+        assert leftovers(tmp_path) == []
+
+
+def test_save_below_a_file_is_refused(tmp_path: Path):
+    path = write(tmp_path, b"a file", "file")
+    with pytest.raises(OutputError, match="cannot be written"):
+        save(b"data", path / "below.onnx")
+
+
+def test_outputs_that_are_refused(tmp_path: Path):
+    source = write(tmp_path, b"model", "source.onnx")
+    (tmp_path / "link.onnx").symlink_to(source)
+    (tmp_path / "hard.onnx").hardlink_to(source)
+    (tmp_path / "dangling.onnx").symlink_to(tmp_path / "nowhere")
+    write(tmp_path, b"old", "old.onnx")
+    (tmp_path / "folder").mkdir()
+
+    def refused(name: str, match: str, *, force: bool) -> None:
+        with pytest.raises(OutputError, match=match):
+            check_output(tmp_path / name, [source], force=force)
+
+    for name in ("source.onnx", "link.onnx", "hard.onnx", "folder/../source.onnx"):
+        refused(name, "is the input", force=True)
+        refused(name, "is the input", force=False)
+    refused("old.onnx", "exists already", force=False)
+    refused("dangling.onnx", "exists already", force=False)
+    refused("folder", "is a folder", force=True)
+    refused("missing/new.onnx", "folder does not exist", force=True)
+    check_output(tmp_path / "old.onnx", [source], force=True)
+    check_output(tmp_path / "new.onnx", [source], force=False)
+    assert (tmp_path / "old.onnx").read_bytes() == b"old"
