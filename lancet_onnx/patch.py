@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
@@ -57,7 +58,7 @@ class TensorDelta:
 
     def check(self) -> None:
         """Raise `PatchError` unless positions are sorted, unique, in range, and sizes agree."""
-        size = int(np.prod(self.shape, dtype=np.int64))
+        size = math.prod(self.shape)
         ordered = len(self.index) == 0 or (
             self.index[0] >= 0 and self.index[-1] < size and bool((np.diff(self.index) > 0).all())
         )
@@ -144,7 +145,12 @@ def to_bytes(patch: Patch) -> bytes:
         "metrics": json.dumps(dict(patch.metrics), sort_keys=True),
         "metadata": patch.metadata,
     }
-    return safetensors_save(tensors, header)
+    data = safetensors_save(tensors, header)
+    # safetensors writes the header in another order each time; one patch must be one file.
+    end = 8 + int.from_bytes(data[:8], "little")
+    ordered = json.dumps(json.loads(data[8:end]), sort_keys=True, separators=(",", ":")).encode()
+    ordered += b" " * (-len(ordered) % 8)
+    return len(ordered).to_bytes(8, "little") + ordered + data[end:]
 
 
 def from_bytes(data: bytes, source: str) -> Patch:
@@ -188,7 +194,10 @@ def from_bytes(data: bytes, source: str) -> Patch:
             {str(k): float(v) for k, v in json.loads(header["metrics"]).items()},
             header["metadata"],
         )
-    except (SafetensorError, KeyError, ValueError, TypeError, AttributeError) as error:
+    except (
+        SafetensorError, KeyError, ValueError, TypeError, AttributeError, OverflowError,
+        RecursionError,
+    ) as error:  # fmt: skip
         raise PatchError(
             f"{source}: not a lancet-onnx patch, or a damaged one ({error})"
         ) from error

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -14,7 +13,7 @@ from lancet_onnx.errors import DataError
 from lancet_onnx.samples import Samples
 from lancet_onnx.samples.core import Floats
 from lancet_onnx.samples.preprocess import to_channels
-from lancet_onnx.samples.reading import picture
+from lancet_onnx.samples.reading import NPZ_ERRORS, picture
 
 Mode = Literal["replace", "blend", "add"]
 
@@ -101,7 +100,7 @@ def _from_npz(path: Path, shape: tuple[int, ...], mode: Mode | None) -> Trigger:
     try:
         with np.load(path, allow_pickle=False) as archive:
             mask, pattern = archive["mask"], archive["pattern"]
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+    except NPZ_ERRORS as error:
         raise DataError(f"{path}: not an .npz with mask and pattern ({error})") from error
     try:
         mask = np.broadcast_to(mask.astype(np.float32), shape)

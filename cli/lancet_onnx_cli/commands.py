@@ -7,6 +7,7 @@ usage errors need not wait for.
 
 from __future__ import annotations
 
+import hashlib
 import json
 from importlib import metadata
 from pathlib import Path
@@ -130,10 +131,15 @@ def scan_command(
 ) -> int:
     """Does this trigger control this model, and where does it sit?"""
     output = Output.of(formats, outputs, quiet=quiet, verbose=verbose)
+    if trigger is None:
+        raise typer.BadParameter(
+            "scan needs --trigger: a picture of the suspected trigger. Looking for unknown "
+            "triggers is not built yet"
+        )
     place = _place(position)
     options = _data(data, preprocess, mean, std, color, layout, resize)
     spare(output, model, trigger, mask, options.path)
-    stamp = _trigger(trigger, mask, trigger_mode, place, target) if trigger else None
+    stamp = _trigger(trigger, mask, trigger_mode, place, target)
     from lancet_onnx.api import scan
 
     with progress(output) as report_progress:
@@ -207,7 +213,7 @@ def repair_command(
     from lancet_onnx.api import RepairOptions, repair
 
     if from_scan is not None:
-        stamp = _from_scan(from_scan, trigger, mask, trigger_mode, place, target)
+        stamp = _from_scan(from_scan, model, trigger, mask, trigger_mode, place, target)
     elif trigger is not None:
         stamp = _trigger(trigger, mask, trigger_mode, place, target)
     with progress(shown) as report_progress:
@@ -343,26 +349,40 @@ def _numbers(text: str | None, option: str) -> tuple[float, ...] | None:
 
 def _from_scan(
     path: Path,
+    model: Path,
     trigger: Path | None,
     mask: Path | None,
     mode: Mode | None,
     place: tuple[int, int] | None,
     target: int | None,
 ) -> TriggerOptions:
-    """Return the trigger of a scan's first finding; options of the command line come first."""
+    """Return the trigger of a scan's first finding; options of the command line come first.
+
+    With another --trigger only the target is taken from the scan.
+    """
     from lancet_onnx.errors import DataError
 
     try:
-        findings = json.loads(path.read_text())["findings"]
-        if not findings:
+        content = json.loads(path.read_text())
+        if not content["findings"]:
             raise DataError(f"{path}: the scan found nothing, so there is nothing to repair")
-        found = Path(findings[0]["trigger"]["path"]), int(findings[0]["target"])
+        finding, scanned = content["findings"][0], str(content["model"]["sha256"])
+        target = int(finding["target"]) if target is None else target
+        if trigger is None:
+            found = finding["trigger"]
+            trigger, mode = Path(found["path"]), mode or found["mode"]
+            mask = mask or (Path(found["mask"]) if found.get("mask") else None)
+            if place is None and found.get("position"):
+                place = int(found["position"][0]), int(found["position"][1])
     except (OSError, ValueError, LookupError, TypeError) as error:
         reason = getattr(error, "strerror", None) or type(error).__name__
         raise DataError(
             f"{path}: not the JSON of a scan ({reason}); expected a file that "
             "`lancet-onnx scan ... -f json -o FILE` wrote"
         ) from error
-    return _trigger(
-        trigger or found[0], mask, mode, place, target if target is not None else found[1]
-    )
+    if model.is_file() and hashlib.sha256(model.read_bytes()).hexdigest() != scanned:
+        raise DataError(
+            f"{path}: this scan was of another model (sha256 {scanned[:12]}...) than {model}; scan "
+            "this one, or give --trigger instead of --from"
+        )
+    return _trigger(trigger, mask, mode, place, target)

@@ -44,6 +44,8 @@ def render_text(report: Report, console: Console) -> None:
         written = data.get(key)
         if isinstance(written, Mapping):
             console.print(f"{what}: {_text(written['path'])}", soft_wrap=True)
+    if report.command == "repair" and not data.get("output"):
+        console.print("nothing was written (--keep writes the best that was found)")
     if report.command == "inspect" and data.get("next"):
         console.print(f"next: {_text(data['next'])}", soft_wrap=True)
 

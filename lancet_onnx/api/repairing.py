@@ -17,8 +17,16 @@ from lancet_onnx.api.scanning import (
     located,
     trigger_pictures,
 )
-from lancet_onnx.api.subject import Clock, Prepared, Subject, labels_of, prepare, read_trigger_for
-from lancet_onnx.errors import UnsupportedError
+from lancet_onnx.api.subject import (
+    LOGIC,
+    Clock,
+    Prepared,
+    Subject,
+    labels_of,
+    prepare,
+    read_trigger_for,
+)
+from lancet_onnx.errors import OutputError, UnsupportedError
 from lancet_onnx.locate import locate, locate_as_published
 from lancet_onnx.model import load
 from lancet_onnx.model.logic import logic_on_input
@@ -57,9 +65,13 @@ def repair(
     """
     clock = Clock()
     patch_path = options.patch or options.output.with_suffix(".lancet.safetensors")
-    inputs = [p for p in (model, trigger.path, data.path) if p is not None]
+    inputs = [p for p in (model, trigger.path, trigger.mask, data.path) if p is not None]
     for path in (options.output, patch_path):
         check_output(path, inputs, force=options.force)
+        if path.exists() and not path.is_file():
+            raise OutputError(f"{path}: is no regular file; give the path of a file to write")
+    if patch_path.absolute() == options.output.absolute():
+        raise OutputError(f"{patch_path}: is the output as well; give another path for the patch")
     with clock.stage("load"):
         subject = Subject.open(model, device)
         clock.classifier = subject.classifier
@@ -98,7 +110,12 @@ def repair(
             if decision.verdict == "repaired" or options.keep:
                 patch = replace(patch, metrics=_flat(before, after))
                 save(to_bytes(patch), patch_path)
-                save(content, options.output, mode_of=model)
+                try:
+                    save(content, options.output, mode_of=model)
+                except BaseException:
+                    # Also when interrupted: a patch without its model is half a result.
+                    patch_path.unlink(missing_ok=True)
+                    raise
                 after, decision = _final(
                     options, subject, device, prepared, split, stamp, target, original, before,
                     decision,
@@ -131,18 +148,14 @@ def repair(
         "stages": clock.stages,
         "seconds": clock.seconds,
     }
-    pictures = trigger_pictures(stamp, split.figures)
+    pictures = trigger_pictures(stamp, split.figures, original)
     return Report("repair", decision.verdict, decision.reasons, body, pictures)
 
 
 def _refuse_unrepairable(subject: Subject) -> None:
     branches = logic_on_input(subject.model.graph)
     if branches:
-        raise UnsupportedError(
-            f"{subject.model.path}: {branches[0]} chooses between results by comparing the raw "
-            "input: a backdoor in the graph's logic cannot be repaired by weights. Remove the "
-            "branch, or export the model again from a trusted source"
-        )
+        raise UnsupportedError(f"{subject.model.path}: {branches[0]} {LOGIC}")
     layers = find_layers(subject.classifier)
     if not layers:
         raise UnsupportedError(

@@ -33,7 +33,7 @@ from lancet_onnx.samples import PRESETS, Preprocess, Samples, Split
 from lancet_onnx.scores import Location
 from lancet_onnx.trigger import Trigger
 from lancet_onnx.types import Digest, Progress, no_progress
-from lancet_onnx.verify.metrics import as_numbers, measure, paired_rise
+from lancet_onnx.verify.metrics import Labels, as_numbers, measure, paired_rise
 from lancet_onnx.verify.policy import Decision, judge_generated, judge_scan
 
 RULE = "LNC001"
@@ -41,6 +41,7 @@ RULE = "LNC001"
 
 CONTROLS = 12
 GENERATED = 200
+PICTURES = 6
 
 
 def scan(
@@ -50,13 +51,15 @@ def scan(
     *,
     device: Device = "auto",
     seed: int = 0,
+    locating: bool = True,
     progress: Progress = no_progress,
 ) -> Report:
     """Scan `model` for a backdoor that the given trigger opens.
 
     With data, half of it (seeded) finds the target class and locates weights, the other half is
     measured on. Without, generated images are compared with control patches; accuracy then stays
-    unknown, and the verdict is ``backdoored`` or ``inconclusive``.
+    unknown, and the verdict is ``backdoored`` or ``inconclusive``. Without `locating` a finding is
+    not traced to layers, which saves seconds where many triggers are tried.
 
     Raises:
         LancetError: the model, the data or the trigger cannot be used.
@@ -87,7 +90,7 @@ def scan(
         rise = paired_rise(labels.triggered, labels.clean, own, target)
         decision = judge_scan(rise, stamp.coverage, figures["attack_success"].n)
     location: Location | None = None
-    if decision.verdict == "backdoored":
+    if locating and decision.verdict == "backdoored":
         with clock.stage("locate"):
             location = _locate(subject, prepared, split.tool, stamp, target, progress)
     finding = {
@@ -96,7 +99,7 @@ def scan(
         "target": target,
         **{key: value for key, value in as_numbers(figures).items() if key != "agreement"},
         "rise": list(rise),
-        "trigger": describe_trigger(stamp),
+        "trigger": {**describe_trigger(stamp), **_as_told(trigger)},
         "located": located(location),
     }
     body = {
@@ -104,14 +107,14 @@ def scan(
         "metrics": as_numbers(figures),
         "findings": [finding] if decision.verdict == "backdoored" else [],
         "examined": {key: finding[key] for key in ("target", "rise", "trigger")},
-        "graph_logic": [str(node) for node in logic_on_input(subject.model.graph)],
+        "graph_logic": _branches(subject),
         "data": describe_data(prepared, split),
         "parity": {"largest": parity.largest, "agreement": parity.agreement},
         "environment": subject.environment(seed),
         "stages": clock.stages,
         "seconds": clock.seconds,
     }
-    pictures = trigger_pictures(stamp, split.figures)
+    pictures = trigger_pictures(stamp, split.figures, labels)
     return Report("scan", decision.verdict, decision.reasons, body, pictures)
 
 
@@ -158,6 +161,21 @@ def describe_trigger(trigger: Trigger) -> dict[str, object]:
     }
 
 
+def _as_told(trigger: TriggerOptions) -> dict[str, object]:
+    """Return what else `repair --from` needs to read the same trigger again."""
+    return {
+        "mask": str(trigger.mask) if trigger.mask else None,
+        "position": list(trigger.position) if trigger.position else None,
+    }
+
+
+def _branches(subject: Subject) -> list[str]:
+    return [
+        f"{node} chooses between results by comparing the raw input; weights cannot repair that"
+        for node in logic_on_input(subject.model.graph)
+    ]
+
+
 def data_digest(samples: Samples) -> str:
     """Return a digest of the images, by which a later `verify` knows them again."""
     return str(Digest.of(samples.images.tobytes()))
@@ -177,15 +195,23 @@ def describe_data(prepared: Prepared, split: Split) -> dict[str, object]:
     }
 
 
-def trigger_pictures(trigger: Trigger, samples: Samples) -> tuple[Picture, ...]:
-    """Return the trigger, and up to four images without and with it; nothing for raw inputs."""
+def trigger_pictures(trigger: Trigger, samples: Samples, labels: Labels) -> tuple[Picture, ...]:
+    """Return the trigger, and some images without and with it; nothing for raw inputs."""
     if samples.raw or trigger.pattern.ndim != 3:
         return ()
-    shown = samples.take(np.arange(min(4, len(samples))))
+    # Images that the trigger moves tell most; the others follow where there are too few.
+    moved = labels.clean != labels.triggered
+    index = np.argsort(~moved, kind="stable")[:PICTURES]
+    shown = samples.take(index)
     clean, stamped = shown.pixels, trigger.stamp(shown).pixels
     pairs = [
-        Picture("pairs", f"image {i}: without and with the trigger", pair_png(clean[i], stamped[i]))
-        for i in range(len(shown))
+        Picture(
+            "pairs",
+            f"read as {labels.clean[i]} without the trigger, "
+            f"as {labels.triggered[i] if labels.triggered is not None else '?'} with it",
+            pair_png(clean[row], stamped[row]),
+        )
+        for row, i in enumerate(index)
     ]
     return (Picture("trigger", f"the trigger ({trigger.mode})", trigger_png(trigger)), *pairs)
 
@@ -224,7 +250,7 @@ def _without_data(
         progress("comparing with control patches", number / len(tried))
         preprocess = replace(preprocess, layout=layout)
         with clock.stage(f"generated images ({preprocess.name})"):
-            outcome = _compare(subject, shape, preprocess, stamp, trigger.target, seed)
+            outcome = _compare(subject, shape, preprocess, stamp, trigger, seed)
         if best is None or outcome[0] > best[0]:
             best = outcome
     progress("comparing with control patches", 1.0)
@@ -238,7 +264,7 @@ def _without_data(
         "metrics": {"clean_accuracy": None, "n": 0, "generated_images": GENERATED},
         "findings": [finding] if decision.verdict == "backdoored" else [],
         "examined": finding,
-        "graph_logic": [str(node) for node in logic_on_input(subject.model.graph)],
+        "graph_logic": _branches(subject),
         "environment": subject.environment(seed),
         "stages": clock.stages,
         "seconds": clock.seconds,
@@ -252,7 +278,7 @@ def _compare(
     shape: tuple[int, ...],
     preprocess: Preprocess,
     trigger: Trigger,
-    told: int | None,
+    options: TriggerOptions,
     seed: int,
 ) -> tuple[float, Decision, dict[str, object]]:
     """Return how clear the response is, the decision, and the finding, for one preprocessing."""
@@ -263,8 +289,8 @@ def _compare(
     labels = labels_of(subject.ort, prepared, samples, trigger)
     clean = labels.clean
     target = (
-        told
-        if told is not None
+        options.target
+        if options.target is not None
         else likely_target(labels, None, subject.classifier.signature.classes)
     )
     assert labels.triggered is not None  # noqa: S101 - a trigger was given
@@ -285,7 +311,7 @@ def _compare(
         "n": int(others.sum()),
         "controls": sorted(rises),
         "preprocess": str(preprocess),
-        "trigger": describe_trigger(trigger),
+        "trigger": {**describe_trigger(trigger), **_as_told(options)},
         "located": [],
     }
     return rise - float(np.median(rises)), decision, finding

@@ -14,6 +14,7 @@ import numpy as np
 from lancet_onnx.api.options import DataOptions, TriggerOptions
 from lancet_onnx.errors import DataError, ModelError, UnsupportedError
 from lancet_onnx.model import OnnxModel, load
+from lancet_onnx.model.logic import logic_on_input
 from lancet_onnx.runtime.classifier import Classifier
 from lancet_onnx.runtime.ort import Device, OrtModel, environment
 from lancet_onnx.runtime.parity import Parity, compare
@@ -24,6 +25,12 @@ from lancet_onnx.trigger import Trigger, read_trigger
 from lancet_onnx.types import TensorSpec
 from lancet_onnx.verify.metrics import Labels
 from lancet_onnx.verify.preprocessing import recorded, resolve
+
+LOGIC = (
+    "chooses between results by comparing the raw input: a backdoor in the graph's logic cannot be "
+    "repaired by weights. Remove the branch, or export the model again from a trusted source"
+)
+"""What is said of a node that `logic_on_input` finds."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,7 +54,13 @@ class Subject:
                 f"{path}: initializer '{model.non_finite[0]}' holds NaN or infinity; a model with "
                 "damaged weights cannot be judged. Export it again"
             )
-        classifier = Classifier(model.graph)
+        try:
+            classifier = Classifier(model.graph)
+        except ModelError as error:
+            # Only here the file's name is known; a branch on the input is worth telling even if
+            # the operator that branches is not computed.
+            logic = "".join(f". {branch} {LOGIC}" for branch in logic_on_input(model.graph)[:1])
+            raise type(error)(f"{path}: {error}{logic}") from error
         return cls(model, classifier, OrtModel(path, classifier.signature.input, device))
 
     def environment(self, seed: int) -> dict[str, object]:
@@ -183,6 +196,10 @@ def settled(subject: Subject, options: DataOptions) -> Preprocess | None:
     if changes:
         name = ", ".join([chosen.name, *(f"{key} {value}" for key, value in changes.items())])
         chosen = replace(chosen, name=name, **changes)  # type: ignore[arg-type]
+    if 0 in chosen.std or not np.isfinite([*chosen.mean, *chosen.std, chosen.scale]).all():
+        raise DataError(
+            f"preprocessing '{chosen.name}': means must be finite, deviations finite and not 0"
+        )
     return chosen
 
 

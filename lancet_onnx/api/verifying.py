@@ -112,7 +112,7 @@ def verify(
         "stages": clock.stages,
         "seconds": clock.seconds,
     }
-    pictures = trigger_pictures(stamp, samples) if stamp else ()
+    pictures = trigger_pictures(stamp, samples, original) if stamp else ()
     return Report("verify", decision.verdict, decision.reasons, body, pictures)
 
 

@@ -111,7 +111,9 @@ def _freeze(
         if node.op_type == "Constant" and node.domain in ("", "ai.onnx"):
             constants[ValueName(node.output[0])] = _constant(node, attributes, path)
             continue
-        title = node.name if node.name and node.name not in names else f"{node.op_type}_{position}"
+        title = node.name or f"{node.op_type}_{position}"
+        while title in names:
+            title = f"{title}_{position}"
         names.add(title)
         domain = "" if node.domain == "ai.onnx" else node.domain
         nodes.append(

@@ -25,7 +25,7 @@ class Sizes:
     """
 
     pairs: int = 20
-    stop: int = 300
+    stop: int = 500
     guard: int = 1000
 
 

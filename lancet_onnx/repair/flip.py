@@ -28,7 +28,15 @@ from lancet_onnx.types import ParamName, Progress, ValueName, no_progress
 CACHE_BYTES = 2 << 30
 """Cached activations may take this much; a layer that needs more is run from the input."""
 
-GALLOP = 1.6
+@dataclass(frozen=True, slots=True)
+class _Pass:
+    """How finely one pass searches: factor of the gallop, relative precision of the bisection."""
+
+    gallop: float
+    precision: float
+
+
+ROUGH, FINE = _Pass(2.5, 0.2), _Pass(1.6, 0.04)
 FINALISTS = 4
 """Candidates of the first pass that are searched again on all images."""
 
@@ -55,7 +63,7 @@ class Settings:
     compensate: bool = True
     max_loss: float = 0.01
     leaning: float = 0.2
-    tolerance: float = 0.005
+    tolerance: float = 0.0
     max_share: float = 0.3
 
     def __str__(self) -> str:
@@ -174,7 +182,7 @@ def search(
             bench = _prepare(classifier, layers[entry.param], few)
             for order in entry.orders:
                 best = max((c.agreement for c in rough), default=0.0)
-                found = _fewest(bench, order, settings, 1, best - ABORT)
+                found = _fewest(bench, order, settings, ROUGH, 1, best - ABORT)
                 if found is not None:
                     rough.append(found)
         finalists = sorted(rough, key=lambda c: (-round(c.agreement, 2), -c.recovery))[:FINALISTS]
@@ -183,7 +191,8 @@ def search(
         for done, first in enumerate(dict.fromkeys([*finalists, *best_recovery])):
             progress("searching for the fewest flips", 0.6 + 0.4 * done / (FINALISTS + 1))
             bench = _prepare(classifier, first.edit.layer, material)
-            again = _fewest(bench, first.order, settings, max(1, len(first.edit.index) // 2), 0.0)
+            start = max(1, len(first.edit.index) // 2)
+            again = _fewest(bench, first.order, settings, FINE, start, 0.0)
             if again is not None:
                 final.append(again)
     progress("searching for the fewest flips", 1.0)
@@ -245,7 +254,12 @@ def _prepare(classifier: Classifier, layer: Layer, material: Material) -> _Bench
 
 
 def _fewest(
-    bench: _Bench, order: ScoreMap, settings: Settings, start: int, floor: float
+    bench: _Bench,
+    order: ScoreMap,
+    settings: Settings,
+    finely: _Pass,
+    start: int,
+    floor: float,
 ) -> Candidate | None:
     """Return the smallest t >= start that silences the error; None if agreement is under `floor`.
 
@@ -277,8 +291,8 @@ def _fewest(
             edit = Edit(layer, ranking[:high], settings.kind, settings.compensate)
             if bench.agreement(bench.params(edit))[0] < floor:
                 return None
-        low, high = high, min(limit, max(high + 1, int(np.ceil(high * GALLOP))))
-    while high - low > max(1, int(0.04 * high)):
+        low, high = high, min(limit, max(high + 1, int(np.ceil(high * finely.gallop))))
+    while high - low > max(1, int(finely.precision * high)):
         middle = (low + high) // 2
         if silent(middle):
             high = middle

@@ -263,6 +263,8 @@ def classifier_input(graph: Graph) -> TensorSpec:
 
 def _logits_value(graph: Graph) -> ValueName:
     """Step back over a final Softmax and the like; scores come from the first float output."""
+    if not graph.outputs:
+        raise ModelError("the model has no output; expected a classifier's scores")
     value = graph.outputs[0].name
     while (node := graph.producer.get(value)) is not None and node.op_type in _AFTER_LOGITS:
         value = node.inputs[0]

@@ -13,6 +13,7 @@ import torch
 
 from lancet_onnx.errors import UnsupportedError
 from lancet_onnx.model import Graph, Node
+from lancet_onnx.model.fallback import convert_node
 from lancet_onnx.ops import OpFunction, counts_outputs, lookup
 from lancet_onnx.runtime.tensors import to_torch
 from lancet_onnx.types import NodeName, ParamName, ValueName
@@ -42,7 +43,8 @@ class GraphModule:
         Raises:
             UnsupportedError: naming every node whose operator version is not in the table.
         """
-        missing = unsupported(graph)
+        functions = {node.name: _find(node, graph) for node in graph.nodes}
+        missing = [node for node in graph.nodes if functions[node.name] is None]
         if missing:
             raise UnsupportedError(
                 "operators that lancet-onnx does not compute: "
@@ -66,7 +68,7 @@ class GraphModule:
         self.leaves: dict[ParamName, torch.Tensor] = {
             ParamName(name): constants[name] for name in graph.leaves if name not in host
         }
-        self._functions = {node.name: _bind(node) for node in graph.nodes}
+        self._functions = {name: found for name, found in functions.items() if found is not None}
         self._plans: dict[tuple[frozenset[ValueName], tuple[ValueName, ...]], _Plan] = {}
         self._constants = constants
         self._fixed: dict[ValueName, torch.Tensor] = {}
@@ -173,16 +175,15 @@ class GraphModule:
 
 
 def unsupported(graph: Graph) -> list[Node]:
-    """Return the nodes whose exact operator version is not in the table."""
-    return [node for node in graph.nodes if node.has_graph or lookup(_key(node)) is None]
+    """Return the nodes that neither our table nor onnx2torch computes in their exact version."""
+    return [node for node in graph.nodes if _find(node, graph) is None]
 
 
 def _key(node: Node) -> tuple[str, str, int]:
     return node.domain, node.op_type, node.since_version
 
 
-def _bind(node: Node) -> OpFunction:
-    function = lookup(_key(node))
-    if function is None:
-        raise UnsupportedError(f"{node} is not supported")
-    return function
+def _find(node: Node, graph: Graph) -> OpFunction | None:
+    if node.has_graph:
+        return None
+    return lookup(_key(node)) or convert_node(node, graph)

@@ -134,7 +134,9 @@ def _bias(graph: Graph, node: Node, shape: tuple[int, ...]) -> Bias | None:
         and node.inputs[2]
     ):
         beta = node.attributes.get("beta", 1.0)
-        unit = 1.0 / float(beta) if isinstance(beta, (int, float)) and beta else 1.0
+        if not isinstance(beta, (int, float)) or not beta:
+            return None
+        unit = 1.0 / float(beta)
         return _own(graph, node.inputs[2], channels, np.full(channels, unit, np.float32))
     readers = graph.consumers.get(node.outputs[0], ())
     if len(readers) != 1:
@@ -171,7 +173,8 @@ def _own(graph: Graph, value: ValueName, channels: int, scale: NDArray[np.float3
     if leaf is None or leaf != value:
         return None
     array = graph.constants[value]
-    alone = len(graph.consumers.get(value, ())) == 1
+    # Counted by use: simplifiers let one tensor be shift and mean of the same normalisation.
+    alone = sum(node.inputs.count(value) for node in graph.consumers.get(value, ())) == 1
     if array.dtype != np.float32 or array.size != channels or not alone:
         return None
     return Bias(leaf, scale)

@@ -78,8 +78,10 @@ class OrtModel:
 
         Raises:
             ModelError: the model fails on these inputs or gives NaN.
-            DataError: the inputs have not the shape that the model takes.
+            DataError: no inputs, or not of the shape that the model takes.
         """
+        if not len(inputs):
+            raise DataError("there are no images to run the model on; give more images")
         batch = self._spec.shape[0] if self._spec.shape else None
         fixed = batch if isinstance(batch, int) and batch > 0 else None
         typed = inputs.astype(self._spec.dtype, copy=False)
@@ -173,6 +175,7 @@ def _cuda_present() -> bool:
 
 
 def _open(target: str | bytes, wanted: list[object]) -> ort.InferenceSession:
+    ort.set_default_logger_severity(4)  # a missing CUDA library is told by DeviceError
     options = ort.SessionOptions()
     options.log_severity_level = 4
     options.use_deterministic_compute = True

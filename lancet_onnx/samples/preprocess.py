@@ -141,7 +141,7 @@ def from_mapping(content: Mapping[str, object], name: str) -> Preprocess | None:
         normalised = bool(content.get("do_normalize", "image_mean" in content))
         mean = _numbers(content.get("image_mean", [0.0]), name) if normalised else (0.0,)
         std = _numbers(content.get("image_std", [1.0]), name) if normalised else (1.0,)
-        return Preprocess(name, factor * 255, mean, std)
+        return _divisible(Preprocess(name, factor * 255, mean, std))
     known = {"scale", "mean", "std", "color", "layout"}
     if not known & content.keys():
         return None
@@ -153,9 +153,13 @@ def from_mapping(content: Mapping[str, object], name: str) -> Preprocess | None:
         color=_choice(content.get("color", "rgb"), ("rgb", "bgr"), name),
         layout=_choice(content.get("layout", "nchw"), ("nchw", "nhwc"), name),
     )
-    if 0 in result.std:
-        raise DataError(f"{name}: a standard deviation of 0")
-    return result
+    return _divisible(result)
+
+
+def _divisible(preprocess: Preprocess) -> Preprocess:
+    if 0 in preprocess.std:
+        raise DataError(f"{preprocess.name}: a standard deviation of 0")
+    return preprocess
 
 
 def _number(value: object, name: str) -> float:

@@ -6,8 +6,10 @@ from __future__ import annotations
 import csv
 import warnings
 import zipfile
+import zlib
 from collections.abc import Callable
 from pathlib import Path
+from tokenize import TokenError
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +20,12 @@ from lancet_onnx.samples.core import Samples
 
 PICTURES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm"}
 Reader = Callable[[Path], NDArray[np.uint8]]
+
+NPZ_ERRORS = (
+    *(OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error),
+    *(MemoryError, NotImplementedError, RuntimeError, KeyError, TypeError, TokenError),
+)
+"""What numpy and zipfile raise for damaged, encrypted, oversized and pickled archives."""
 
 MAX_PIXELS = 64_000_000
 """Pictures with more pixels are refused: a small file can unpack to gigabytes."""
@@ -64,17 +72,26 @@ def picture(path: Path, mode: str) -> Image.Image:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
-            image = Image.open(path)
-            if image.width * image.height > MAX_PIXELS:
-                raise DataError(f"{path}: {image.width} x {image.height} pixels are too many")
-            image.load()
+            with path.open("rb") as stream, Image.open(stream) as image:
+                if image.width * image.height > MAX_PIXELS:
+                    raise DataError(
+                        f"{path}: {image.width} x {image.height} pixels are too many; at most "
+                        f"{MAX_PIXELS // 1_000_000} million are read"
+                    )
+                image.load()
+                return image.convert(mode) if mode else image.copy()
     except FileNotFoundError:
         raise DataError(f"{path}: no such picture") from None
-    except (UnidentifiedImageError, Image.DecompressionBombWarning) as error:
-        raise DataError(f"{path}: not a picture that can be read ({error})") from None
-    except (OSError, ValueError, SyntaxError) as error:
+    except IsADirectoryError:
+        raise DataError(f"{path}: is a folder; expected a picture") from None
+    except (Image.DecompressionBombWarning, Image.DecompressionBombError):
+        raise DataError(
+            f"{path}: too many pixels; at most {MAX_PIXELS // 1_000_000} million are read"
+        ) from None
+    except UnidentifiedImageError:
+        raise DataError(f"{path}: not a picture that can be read") from None
+    except (OSError, ValueError, SyntaxError, EOFError, zlib.error) as error:
         raise DataError(f"{path}: the picture is damaged ({error})") from None
-    return image.convert(mode) if mode else image
 
 
 def _pixels(path: Path, size: tuple[int, int], channels: int, *, crop: bool) -> NDArray[np.uint8]:
@@ -112,7 +129,7 @@ def _folder(path: Path, read: Reader) -> Samples:
 
 def _csv(path: Path, read: Reader) -> Samples:
     try:
-        with path.open(newline="") as stream:
+        with path.open(newline="", encoding="utf-8-sig") as stream:
             rows = [row for row in csv.reader(stream) if row]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise DataError(f"{path}: cannot be read as CSV ({error})") from error
@@ -138,19 +155,23 @@ def _csv(path: Path, read: Reader) -> Samples:
 
 
 def _npz(path: Path, shape: tuple[int, ...], *, raw: bool) -> Samples:
+    if not zipfile.is_zipfile(path):
+        raise DataError(
+            f"{path}: not an .npz, or a truncated one; expected a file that numpy.savez wrote"
+        )
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as archive:
             arrays = {key: archive[key] for key in ("x", "y") if key in archive.files}
             names = archive.files
-    except (OSError, ValueError, zipfile.BadZipFile, EOFError) as error:
+    except NPZ_ERRORS as error:
         raise DataError(f"{path}: not an .npz that can be read ({error})") from error
     if "x" not in arrays:
         held = ", ".join(names) or "nothing"
         raise DataError(f"{path}: holds {held}; expected x, and y if known")
     x = arrays["x"]
     if raw:
-        if x.dtype.kind != "f":
-            raise DataError(f"{path}: x is {x.dtype}; --preprocess none takes float32 inputs")
+        if x.dtype.kind != "f" or x.ndim < 2:
+            raise DataError(f"{path}: x is {x.dtype} of shape {x.shape}; --preprocess none takes float32 (N, ...)")
         x = x.astype(np.float32)
     else:
         if x.ndim == 3:

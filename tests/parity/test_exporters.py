@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Models as torch's two exporters write them: same scores as onnxruntime, gradients at each leaf."""
+"""Models as torch's two exporters write them: onnxruntime's scores, gradients at each leaf."""
 
 from __future__ import annotations
 

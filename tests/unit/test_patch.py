@@ -1,0 +1,226 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`Patch`: inversion, identity, and its file form."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from safetensors.numpy import save as safetensors_save
+
+from lancet_onnx.errors import PatchError
+from lancet_onnx.patch import Patch, TensorDelta, bit_type, from_bytes, to_bytes
+from lancet_onnx.types import Digest, ParamName
+
+BEFORE = np.array([[1.0, 2.0, np.nan], [0.0, -0.0, 6.0]], np.float32)
+
+
+def change(*changes: tuple[int, float], name: str = "w") -> TensorDelta:
+    after = BEFORE.copy()
+    for position, value in changes:
+        after.reshape(-1)[position] = value
+    return TensorDelta.between(ParamName(name), BEFORE, after)
+
+
+def patch(*deltas: TensorDelta, **changes: object) -> Patch:
+    base = Patch(
+        Digest.of(b"base"), Digest.of(b"w"), Digest.of(b"r"), deltas, "m(a=1)", 3, {"x": 0.25}, "note"
+    )
+    return replace(base, **changes)
+
+
+def same(a: Patch, b: Patch) -> bool:
+    return to_bytes(a) == to_bytes(b)
+
+
+def test_between_compares_bits_not_values():
+    assert change().index.tolist() == []
+    # NaN is equal to itself here, 0.0 and -0.0 are not.
+    assert change((2, np.nan), (3, -0.0), (5, 7.0)).index.tolist() == [3, 5]
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+def test_deltas_hold_the_bits_of_their_type(dtype: type):
+    before, after = np.zeros(3, dtype), np.array([0, 1.5, 0], dtype)
+    found = TensorDelta.between(ParamName("w"), before, after)
+    assert found.dtype == np.dtype(dtype).name
+    assert found.new.view(dtype)[0] == 1.5
+    assert found.new.dtype.itemsize == np.dtype(dtype).itemsize
+
+
+def test_a_scalar_has_one_position():
+    found = TensorDelta.between(ParamName("s"), np.float32(1).reshape(()), np.float32(2).reshape(()))
+    found.check()
+    assert (found.index.tolist(), found.shape) == ([0], ())
+
+
+@pytest.mark.parametrize("dtype", ["int64", "uint8", "float8_e4m3fn", "object"])
+def test_other_types_are_refused(dtype: str):
+    with pytest.raises(PatchError, match=f"found {dtype}"):
+        bit_type(dtype)
+
+
+def test_size_counts_elements():
+    assert patch(change((0, 9.0), (5, 8.0)), change((1, 7.0), name="v")).size == 3
+    assert patch().size == 0
+
+
+def test_invert_twice_is_nothing_and_once_swaps():
+    p = patch(change((0, 9.0), (5, 8.0)))
+    assert same(p.invert().invert(), p)
+    assert not same(p.invert(), p)
+    assert p.invert().deltas[0].old.tolist() == p.deltas[0].new.tolist()
+    assert p.invert().deltas[0].new.tolist() == p.deltas[0].old.tolist()
+    assert (p.invert().base, p.invert().result) == (p.base, p.result)
+
+
+def test_identity_names_the_change_and_nothing_else():
+    one, two = change((0, 9.0)), change((1, 9.0), name="v")
+    p = patch(one, two)
+    unchanged = [
+        patch(two, one),
+        replace(p, method="other"),
+        replace(p, seed=99),
+        replace(p, metrics={}),
+        replace(p, metadata=""),
+        replace(p, result=None),
+    ]
+    assert {q.identity for q in unchanged} == {p.identity}
+    others = [
+        p.invert(),
+        patch(one),
+        patch(change((0, 9.5)), two),
+        patch(change((1, 9.0)), two),
+        patch(replace(one, param=ParamName("u")), two),
+        patch(replace(one, shape=(3, 2)), two),
+        replace(p, base=Digest.of(b"x")),
+    ]
+    assert len({q.identity for q in [p, *others]}) == len(others) + 1
+
+
+def test_the_file_form_says_everything():
+    p = patch(change((0, 9.0), (5, np.inf)), change((4, 1.0), name="ünï/co:de"))
+    q = from_bytes(to_bytes(p), "file")
+    assert same(p, q)
+    assert (q.base, q.base_weights, q.result) == (p.base, p.base_weights, p.result)
+    assert (q.method, q.seed, q.metrics, q.metadata) == ("m(a=1)", 3, {"x": 0.25}, "note")
+    for a, b in zip(p.deltas, q.deltas, strict=True):
+        assert (a.param, a.dtype, a.shape) == (b.param, b.dtype, b.shape)
+        for x, y in ((a.index, b.index), (a.old, b.old), (a.new, b.new)):
+            np.testing.assert_array_equal(x, y)
+
+
+def test_a_patch_without_a_result_stays_so():
+    assert from_bytes(to_bytes(patch(change((0, 2.0)), result=None)), "f").result is None
+
+
+def test_the_file_form_is_always_the_same():
+    assert to_bytes(patch(change((0, 9.0)))) == to_bytes(patch(change((0, 9.0))))
+
+
+GOOD_HEADER = {
+    "lancet.patch.version": "1",
+    "targets": json.dumps([{"initializer": "w", "dtype": "float32", "shape": [2, 3]}]),
+    "base.sha256": "0" * 64,
+    "base.weights_sha256": "0" * 64,
+    "result.sha256": "",
+    "method": "m",
+    "seed": "1",
+    "metrics": "{}",
+    "metadata": "",
+}
+GOOD_TENSORS = {
+    "0/index": np.array([1, 4], np.int64),
+    "0/old": np.array([1, 2], np.uint32),
+    "0/new": np.array([3, 4], np.uint32),
+}
+
+
+def target(**changes: object) -> str:
+    return json.dumps([{"initializer": "w", "dtype": "float32", "shape": [2, 3], **changes}])
+
+
+def test_the_hand_made_file_is_good():
+    assert from_bytes(safetensors_save(GOOD_TENSORS, GOOD_HEADER), "f").size == 2
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        {"lancet.patch.version": "2"},
+        {"lancet.patch.version": ""},
+        {"targets": "not json"},
+        {"targets": "3"},
+        {"targets": "null"},
+        {"targets": "[3]"},
+        {"targets": "[{}]"},
+        {"targets": "[" * 100_000},
+        {"targets": target(dtype="int64")},
+        {"targets": target(dtype=["float32"])},
+        {"targets": target(dtype="float64")},
+        {"targets": target(shape=3)},
+        {"targets": target(shape=["a"])},
+        {"targets": target(shape=[2, 2])},
+        {"targets": target(shape=[1 << 70, 0])},
+        {"targets": target(shape=[float("inf")])},
+        {"targets": target(shape=[float("nan")])},
+        {"seed": "one"},
+        {"seed": "9" * 5000},
+        {"metrics": "[]"},
+        {"metrics": '{"a": "b"}'},
+        {"metrics": '{"a": 1' + "0" * 400 + "}"},
+        {"metrics": '{"a": null}'},
+    ],
+    ids=lambda h: next(iter(h)) + "=" + next(iter(h.values()))[:40],
+)
+def test_headers_that_contradict_themselves(header: dict[str, str]):
+    with pytest.raises(PatchError):
+        from_bytes(safetensors_save(GOOD_TENSORS, {**GOOD_HEADER, **header}), "f")
+
+
+@pytest.mark.parametrize("key", GOOD_HEADER)
+def test_every_header_entry_is_needed(key: str):
+    header = {k: v for k, v in GOOD_HEADER.items() if k != key}
+    with pytest.raises(PatchError):
+        from_bytes(safetensors_save(GOOD_TENSORS, header), "f")
+
+
+@pytest.mark.parametrize(
+    ("name", "array"),
+    [
+        ("0/index", np.array([1, 4], np.int32)),
+        ("0/index", np.array([1.0, 4.0])),
+        ("0/index", np.array([4, 1], np.int64)),
+        ("0/index", np.array([1, 1], np.int64)),
+        ("0/index", np.array([-1, 4], np.int64)),
+        ("0/index", np.array([1, 6], np.int64)),
+        ("0/index", np.array([1], np.int64)),
+        ("0/old", np.array([1, 2], np.float32)),
+        ("0/old", np.array([1, 2], np.uint64)),
+        ("0/new", np.array([1, 2, 3], np.uint32)),
+        ("0/new", np.array([1, 2], np.int32)),
+    ],
+)
+def test_tensors_that_contradict_the_header(name: str, array: np.ndarray):
+    with pytest.raises(PatchError):
+        from_bytes(safetensors_save({**GOOD_TENSORS, name: array}, GOOD_HEADER), "f")
+
+
+@pytest.mark.parametrize("name", GOOD_TENSORS)
+def test_every_tensor_is_needed(name: str):
+    tensors = {k: v for k, v in GOOD_TENSORS.items() if k != name}
+    with pytest.raises(PatchError, match="f: "):
+        from_bytes(safetensors_save(tensors, GOOD_HEADER), "f")
+
+
+def test_two_targets_of_one_name_are_refused():
+    with pytest.raises(PatchError, match="two targets name one initializer"):
+        from_bytes(to_bytes(patch(change((0, 2.0)), change((1, 3.0)))), "f")
+
+
+@pytest.mark.parametrize(
+    "data", [b"", b"x", b"\0" * 8, b"\xff" * 16, safetensors_save({}), safetensors_save(GOOD_TENSORS)]
+)
+def test_other_files_are_refused(data: bytes):
+    with pytest.raises(PatchError, match=r"some\.file"):
+        from_bytes(data, "some.file")
