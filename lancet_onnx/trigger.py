@@ -98,7 +98,7 @@ def read_trigger(
 
 def _from_npz(path: Path, shape: tuple[int, ...], mode: Mode | None) -> Trigger:
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as archive:
             mask, pattern = archive["mask"], archive["pattern"]
     except NPZ_ERRORS as error:
         raise DataError(f"{path}: not an .npz with mask and pattern ({error})") from error

@@ -53,9 +53,7 @@ def tensor(name: str, array: np.ndarray, storage: str = "raw") -> bytes:
     assert storage == "unpacked"
     width = array.dtype.itemsize
     tag = varint(number << 3 | kind)
-    return data + b"".join(
-        tag + little[i : i + width] for i in range(0, len(little), width)
-    )
+    return data + b"".join(tag + little[i : i + width] for i in range(0, len(little), width))
 
 
 def info(name: str, shape: Sequence[int | str | None], dtype: int = TensorProto.FLOAT):
@@ -171,6 +169,4 @@ def delta(model: OnnxModel, name: str, changes: dict[int, float]) -> TensorDelta
 
 
 def patch_of(model: OnnxModel, *deltas: TensorDelta, metadata: str = "") -> Patch:
-    return Patch(
-        model.digest, weights_digest(model), None, deltas, "test", 0, {"a": 0.5}, metadata
-    )
+    return Patch(model.digest, weights_digest(model), None, deltas, "test", 0, {"a": 0.5}, metadata)

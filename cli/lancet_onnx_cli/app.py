@@ -20,7 +20,6 @@ def main() -> None:
     try:
         code = app(standalone_mode=False, prog_name="lancet-onnx")
     except (KeyboardInterrupt, typer.Abort):
-        _say("interrupted; nothing was left half written")
         code = 130
     except BrokenPipeError:
         # The reader of stdout has gone; say nothing more, there or at interpreter exit.
@@ -30,6 +29,8 @@ def main() -> None:
         if debug:
             traceback.print_exc()
         code = _explain(error)
+    if code == 130:  # also what typer makes of Ctrl-C
+        _say("interrupted; nothing was left half written")
     sys.exit(code or 0)
 
 

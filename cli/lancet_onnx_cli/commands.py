@@ -7,7 +7,6 @@ usage errors need not wait for.
 
 from __future__ import annotations
 
-import hashlib
 import json
 from importlib import metadata
 from pathlib import Path
@@ -360,6 +359,7 @@ def _from_scan(
 
     With another --trigger only the target is taken from the scan.
     """
+    from lancet_onnx.api import load
     from lancet_onnx.errors import DataError
 
     try:
@@ -380,7 +380,7 @@ def _from_scan(
             f"{path}: not the JSON of a scan ({reason}); expected a file that "
             "`lancet-onnx scan ... -f json -o FILE` wrote"
         ) from error
-    if model.is_file() and hashlib.sha256(model.read_bytes()).hexdigest() != scanned:
+    if str(load(model).digest) != scanned:
         raise DataError(
             f"{path}: this scan was of another model (sha256 {scanned[:12]}...) than {model}; scan "
             "this one, or give --trigger instead of --from"

@@ -145,7 +145,8 @@ def _content(report: Report, form: Format) -> str:
         command = "lancet-onnx " + shlex.join(sys.argv[1:])
         model = report.body.get("model")
         name = Path(str(model["path"])).name if isinstance(model, Mapping) else ""
-        return to_html(report, f"lancet-onnx {report.command} {name}".strip(), command)
+        page = to_html(report, f"lancet-onnx {report.command} {name}".strip(), command)
+        return "".join(c if c.isprintable() or c == "\n" else "\ufffd" for c in page)
     from lancet_onnx_cli.render import render_text
 
     text = io.StringIO()
@@ -163,7 +164,7 @@ def _by_suffix(path: Path) -> Format:
 
 def _write(content: str, path: Path) -> None:
     from lancet_onnx.errors import OutputError
-    from lancet_onnx.model.write import save
+    from lancet_onnx.model.files import save
 
     if path.is_file() or not path.exists():
         save(content.encode(), path)

@@ -65,7 +65,7 @@ def inspect(path: Path) -> Report:
         "fixed_batch": batch,
         "nodes": len(graph.nodes),
         "initializers": len(graph.constants),
-        "external_data": sorted({str(file.name) for file, _, _ in model.external.values()}),
+        "external_data": sorted({outside.location for outside in model.external.values()}),
         "layers": layers,
         "editable_weights": sum(int(str(layer["weights"])) for layer in layers),
         "unsupported": [str(node) for node in missing],

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from lancet_onnx.api.options import DataOptions, RepairOptions, TriggerOptions
@@ -26,22 +26,23 @@ from lancet_onnx.api.subject import (
     prepare,
     read_trigger_for,
 )
-from lancet_onnx.errors import OutputError, UnsupportedError
+from lancet_onnx.errors import DataError, OutputError, UnsupportedError
 from lancet_onnx.locate import locate, locate_as_published
 from lancet_onnx.model import load
+from lancet_onnx.model.files import check_output, save, staged
 from lancet_onnx.model.logic import logic_on_input
-from lancet_onnx.model.write import check_output, save, seal, writable
+from lancet_onnx.model.write import seal, writable
 from lancet_onnx.pairs import stamped_material
 from lancet_onnx.patch import Patch, to_bytes
 from lancet_onnx.repair import Candidate, Outcome, Settings, search, to_patch
 from lancet_onnx.report import Report
 from lancet_onnx.runtime.layers import find_layers
 from lancet_onnx.runtime.ort import Device, OrtModel
-from lancet_onnx.samples import Material, Split
+from lancet_onnx.samples import Material, Samples, Split
 from lancet_onnx.trigger import Trigger
 from lancet_onnx.types import Digest, Progress, no_progress
 from lancet_onnx.verify.metrics import Labels, Rate, as_numbers, measure
-from lancet_onnx.verify.policy import Decision, judge_repair
+from lancet_onnx.verify.policy import FEWEST_IMAGES, Decision, judge_repair
 
 
 def repair(
@@ -68,14 +69,13 @@ def repair(
     inputs = [p for p in (model, trigger.path, trigger.mask, data.path) if p is not None]
     for path in (options.output, patch_path):
         check_output(path, inputs, force=options.force)
-        if path.exists() and not path.is_file():
-            raise OutputError(f"{path}: is no regular file; give the path of a file to write")
     if patch_path.absolute() == options.output.absolute():
         raise OutputError(f"{patch_path}: is the output as well; give another path for the patch")
     with clock.stage("load"):
         subject = Subject.open(model, device)
         clock.classifier = subject.classifier
         _refuse_unrepairable(subject)
+        _check_data_files(subject, options)
     with clock.stage("prepare"):
         prepared = prepare(subject, data)
         stamp = read_trigger_for(subject, trigger, data.layout, prepared.samples)
@@ -85,6 +85,13 @@ def repair(
         target = find_target(subject, prepared, split.tool, stamp, trigger.target)
         original = labels_of(subject.ort, prepared, split.figures, stamp)
         before = measure(original, original, split.figures.labels, target)
+        evidence = _Evidence(prepared, split.figures, stamp, target, original, before)
+        if before["attack_success"].n < FEWEST_IMAGES:
+            raise DataError(
+                f"{prepared.samples.source}: {len(prepared.samples)} images are too few: half of "
+                f"them judge the repair, and {before['attack_success'].n} of these are of other "
+                f"classes than the target; at least {FEWEST_IMAGES} are needed. Give more images"
+            )
     with clock.stage("pairs"):
         material = stamped_material(
             subject.classifier, split.tool, stamp, prepared.preprocess, target, options.sizes
@@ -95,48 +102,21 @@ def repair(
     settings = _settings(options)
     with clock.stage("search"):
         outcome = search(subject.classifier, location, material, settings, progress)
-    after, decision, patch = before, _nothing_found(), None
-    written: dict[str, object] = {"output": None, "patch": None}
+    written = _Written(before, _nothing_found(), None)
     if outcome.chosen is not None:
-        with clock.stage("write and verify", 2 * len(split.figures)):
+        with clock.stage("write and verify", 4 * len(split.figures)):
             method = f"{location.method} | {settings} | K={len(material.pairs)}"
-            patch, content = _patch(subject, outcome.chosen, method, options, seed, prepared)
-            after, decision = _judge(
-                OrtModel(content, subject.classifier.signature.input, device),
-                prepared, split, stamp, target, original, before, options,
-            )  # fmt: skip
-            if not outcome.reached and decision.verdict == "repaired":
-                decision = Decision("not_repaired", _over_budget(outcome.chosen, settings))
-            if decision.verdict == "repaired" or options.keep:
-                patch = replace(patch, metrics=_flat(before, after))
-                save(to_bytes(patch), patch_path)
-                try:
-                    save(content, options.output, mode_of=model)
-                except BaseException:
-                    # Also when interrupted: a patch without its model is half a result.
-                    patch_path.unlink(missing_ok=True)
-                    raise
-                after, decision = _final(
-                    options, subject, device, prepared, split, stamp, target, original, before,
-                    decision,
-                )  # fmt: skip
-                written = {
-                    "output": {
-                        "path": str(options.output),
-                        "sha256": str(load(options.output).digest),
-                    },
-                    "patch": {
-                        "path": str(patch_path),
-                        "sha256": str(Digest.of(patch_path.read_bytes())),
-                    },
-                }
+            patch = to_patch(subject.model, outcome.chosen, method, seed, {})
+            refusal = None if outcome.reached else _over_budget(outcome.chosen, settings)
+            written = _write(subject, patch, patch_path, evidence, refusal, options, device)
     body = {
         "method": "as-published" if options.as_published else options.kind,
-        "layers": _layers(subject, outcome, patch),
-        "weights_changed": patch.size if patch else 0,
+        "layers": _layers(subject, outcome, written.patch),
+        "weights_changed": written.patch.size if written.patch else 0,
         "before": as_numbers(before),
-        "after": as_numbers(after),
-        **written,
+        "after": as_numbers(written.after),
+        "output": written.output,
+        "patch": written.patch_file,
         "model": describe_model(subject),
         "target": target,
         "trigger": describe_trigger(stamp),
@@ -149,7 +129,96 @@ def repair(
         "seconds": clock.seconds,
     }
     pictures = trigger_pictures(stamp, split.figures, original)
+    decision = written.decision
     return Report("repair", decision.verdict, decision.reasons, body, pictures)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Evidence:
+    """What a repaired model is judged by: images that nothing else has seen."""
+
+    prepared: Prepared
+    figures: Samples
+    stamp: Trigger
+    target: int
+    original: Labels
+    before: dict[str, Rate]
+
+    def judge(self, model: OrtModel, max_loss: float) -> tuple[dict[str, Rate], Decision]:
+        labels = labels_of(model, self.prepared, self.figures, self.stamp)
+        after = measure(labels, self.original, self.figures.labels, self.target)
+        return after, judge_repair(self.before, after, max_loss)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Written:
+    """How the repaired model was judged, and what of it is on disk."""
+
+    after: dict[str, Rate]
+    decision: Decision
+    patch: Patch | None
+    output: dict[str, str] | None = None
+    patch_file: dict[str, str] | None = None
+
+
+def _write(
+    subject: Subject,
+    patch: Patch,
+    patch_path: Path,
+    evidence: _Evidence,
+    refusal: Decision | None,
+    options: RepairOptions,
+    device: Device,
+) -> _Written:
+    """Judge the patched model; if it is repaired (or is to be kept) put it in its place."""
+    if options.metadata:
+        note = {
+            "base": str(patch.base),
+            "change": str(patch.identity),
+            "data": data_digest(evidence.prepared.samples),
+            "seed": patch.seed,
+        }
+        patch = replace(patch, metadata=json.dumps(note, sort_keys=True))
+    patch, files = seal(subject.model, patch)
+    spec = subject.classifier.signature.input
+    with staged(files, options.output, subject.model.path) as stage:
+        after, decision = evidence.judge(
+            OrtModel(stage.model, spec, device), options.max_accuracy_loss
+        )
+        if refusal is not None and decision.verdict == "repaired":
+            decision = refusal
+        if decision.verdict != "repaired" and not options.keep:
+            return _Written(after, decision, patch)
+        content = to_bytes(replace(patch, metrics=_flat(evidence.before, after)))
+        save(content, patch_path)
+        try:
+            stage.commit()
+        except BaseException:
+            # Also when interrupted: a patch without its model is half a result.
+            patch_path.unlink(missing_ok=True)
+            raise
+    # Only what onnxruntime says of the file at its final path is reported.
+    after, final = evidence.judge(OrtModel(options.output, spec, device), options.max_accuracy_loss)
+    return _Written(
+        after,
+        final if decision.verdict == "repaired" else decision,
+        patch,
+        {"path": str(options.output), "sha256": str(load(options.output).digest)},
+        {"path": str(patch_path), "sha256": str(Digest.of(content))},
+    )
+
+
+def _check_data_files(subject: Subject, options: RepairOptions) -> None:
+    for outside in subject.model.external.values():
+        target = options.output.parent / outside.location
+        if target.exists() and target.samefile(outside.file):
+            raise OutputError(
+                f"{options.output}: the model keeps weights in '{outside.location}' beside it, and "
+                "the repaired model needs a file of that name of its own; write it into another "
+                f"folder, such as -o fixed/{options.output.name}"
+            )
+        if target.exists() and not options.force:
+            raise OutputError(f"{target}: exists already; give another folder, or --force")
 
 
 def _refuse_unrepairable(subject: Subject) -> None:
@@ -179,59 +248,6 @@ def _settings(options: RepairOptions) -> Settings:
     )
 
 
-def _patch(
-    subject: Subject,
-    chosen: Candidate,
-    method: str,
-    options: RepairOptions,
-    seed: int,
-    prepared: Prepared,
-) -> tuple[Patch, bytes]:
-    patch = to_patch(subject.model, chosen, method, seed, {})
-    if options.metadata:
-        note = {
-            "base": str(patch.base),
-            "change": str(patch.identity),
-            "data": data_digest(prepared.samples),
-            "seed": seed,
-        }
-        patch = replace(patch, metadata=json.dumps(note, sort_keys=True))
-    return seal(subject.model, patch)
-
-
-def _judge(
-    model: OrtModel,
-    prepared: Prepared,
-    split: Split,
-    stamp: Trigger,
-    target: int,
-    original: Labels,
-    before: dict[str, Rate],
-    options: RepairOptions,
-) -> tuple[dict[str, Rate], Decision]:
-    labels = labels_of(model, prepared, split.figures, stamp)
-    after = measure(labels, original, split.figures.labels, target)
-    return after, judge_repair(before, after, options.max_accuracy_loss)
-
-
-def _final(
-    options: RepairOptions,
-    subject: Subject,
-    device: Device,
-    prepared: Prepared,
-    split: Split,
-    stamp: Trigger,
-    target: int,
-    original: Labels,
-    before: dict[str, Rate],
-    decision: Decision,
-) -> tuple[dict[str, Rate], Decision]:
-    """Measure again on the file at its final path: only these figures are reported."""
-    model = OrtModel(options.output, subject.classifier.signature.input, device)
-    after, again = _judge(model, prepared, split, stamp, target, original, before, options)
-    return after, decision if decision.verdict != "repaired" else again
-
-
 def _nothing_found() -> Decision:
     return Decision(
         "not_repaired",
@@ -239,13 +255,14 @@ def _nothing_found() -> Decision:
     )
 
 
-def _over_budget(chosen: Candidate, settings: Settings) -> tuple[str, ...]:
-    return (
+def _over_budget(chosen: Candidate, settings: Settings) -> Decision:
+    reason = (
         f"on the tool's own images the best edit (node '{chosen.edit.layer.node.name}', "
         f"{len(chosen.edit.index)} weights) loses {chosen.loss:.1%} on clean images, more than "
         f"the budget of {settings.max_loss:.1%}, or leaves {chosen.excess:.1%} of triggered images "
-        "leaning to the target",
+        "leaning to the target"
     )
+    return Decision("not_repaired", (reason,))
 
 
 def _layers(subject: Subject, outcome: Outcome, patch: Patch | None) -> list[dict[str, object]]:

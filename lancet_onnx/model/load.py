@@ -6,6 +6,7 @@ The bytes that are hashed are the bytes that are parsed, and those that a patch 
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -17,8 +18,9 @@ from google.protobuf.message import DecodeError
 from onnx import defs, numpy_helper
 
 from lancet_onnx.errors import ModelError, UnsupportedError
+from lancet_onnx.model.files import files_digest
 from lancet_onnx.model.graph import Array, Attribute, Graph, Node, is_float
-from lancet_onnx.model.precheck import MAX_FILE_BYTES, external_file, precheck
+from lancet_onnx.model.precheck import MAX_FILE_BYTES, External, external_file, precheck
 from lancet_onnx.types import Digest, Dimension, NodeName, TensorSpec, ValueName
 
 
@@ -29,16 +31,16 @@ class OnnxModel:
     Attributes:
         path: as given by the user.
         data: the whole .onnx file (external data is not in it).
-        digest: of `data`.
+        digest: of `data`; with external data over all files (see `ModelFiles`).
         graph: what the file computes.
-        external: per tensor with external data: file, offset, length in bytes.
+        external: where the bytes of tensors with external data lie.
     """
 
     path: Path
     data: bytes
     digest: Digest
     graph: Graph
-    external: Mapping[ValueName, tuple[Path, int, int]]
+    external: Mapping[ValueName, External]
 
     @cached_property
     def non_finite(self) -> tuple[ValueName, ...]:
@@ -65,14 +67,16 @@ def load(path: Path) -> OnnxModel:
             f"{path}: not an ONNX model, or a truncated one ({len(data)} bytes that do not parse "
             "as protobuf); expected a file written by torch.onnx.export, tf2onnx ..."
         ) from None
-    external: dict[ValueName, tuple[Path, int, int]] = {}
+    external: dict[ValueName, External] = {}
     try:
         precheck(proto, path)
         graph = _freeze(proto, path, external)
     except (IndexError, OverflowError, TypeError, ValueError) as error:
         # A message that parses may still hold what the ONNX format does not allow anywhere.
         raise ModelError(f"{path}: the model is damaged or not valid ONNX ({error})") from error
-    return OnnxModel(path, data, Digest.of(data), graph, external)
+    files = {e.location: e.file for e in external.values()}
+    digest = files_digest(Digest.of(data), {k: _file_digest(v) for k, v in files.items()})
+    return OnnxModel(path, data, digest, graph, external)
 
 
 def _read(path: Path) -> bytes:
@@ -88,9 +92,12 @@ def _read(path: Path) -> bytes:
         raise ModelError(f"{path}: cannot be read ({error.strerror})") from error
 
 
-def _freeze(
-    proto: onnx.ModelProto, path: Path, external: dict[ValueName, tuple[Path, int, int]]
-) -> Graph:
+def _file_digest(path: Path) -> Digest:
+    with path.open("rb") as stream:
+        return Digest(hashlib.file_digest(stream, "sha256").hexdigest())
+
+
+def _freeze(proto: onnx.ModelProto, path: Path, external: dict[ValueName, External]) -> Graph:
     opsets = {entry.domain or "": entry.version for entry in proto.opset_import}
     if "ai.onnx" in opsets:
         opsets.setdefault("", opsets["ai.onnx"])
@@ -141,10 +148,10 @@ def _freeze(
 
 def _array(tensor: onnx.TensorProto, owner: str, path: Path) -> Array:
     if tensor.data_location == onnx.TensorProto.EXTERNAL:
-        file, offset, length = external_file(tensor, owner, path)
-        with file.open("rb") as stream:
-            stream.seek(offset)
-            raw = stream.read(length)
+        outside = external_file(tensor, owner, path)
+        with outside.file.open("rb") as stream:
+            stream.seek(outside.offset)
+            raw = stream.read(outside.length)
         inline = onnx.TensorProto()
         inline.CopyFrom(tensor)
         inline.ClearField("external_data")

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 import onnx
@@ -63,7 +64,9 @@ def precheck(proto: onnx.ModelProto, path: Path) -> None:
     nodes = list(_nodes(proto.graph)) + [n for f in proto.functions for n in f.node]
     if len(nodes) > MAX_NODES:
         raise ModelError(f"{path}: {len(nodes)} nodes, more than the {MAX_NODES} that are handled")
-    named_by = [t for n in nodes for t in (n.name, n.op_type, n.domain, *n.input, *n.output)]
+    named_by: list[str | bytes] = [
+        t for n in nodes for t in (n.name, n.op_type, n.domain, *n.input, *n.output)
+    ]
     named_by += [v.name for v in (*proto.graph.input, *proto.graph.output)]
     named_by += [tensor.name for tensor in proto.graph.initializer]
     named_by += [text for entry in proto.metadata_props for text in (entry.key, entry.value)]
@@ -156,8 +159,25 @@ def check_tensor(tensor: onnx.TensorProto, owner: str, path: Path) -> None:
             )
 
 
-def external_file(tensor: onnx.TensorProto, owner: str, path: Path) -> tuple[Path, int, int]:
-    """Return file, offset and length in bytes of a tensor's data outside the .onnx file.
+@dataclass(frozen=True, slots=True)
+class External:
+    """Where a tensor's bytes lie outside the .onnx file.
+
+    Attributes:
+        location: the data file as the .onnx file names it, relative to its folder.
+        file: the data file itself.
+        offset: of the first byte.
+        length: in bytes.
+    """
+
+    location: str
+    file: Path
+    offset: int
+    length: int
+
+
+def external_file(tensor: onnx.TensorProto, owner: str, path: Path) -> External:
+    """Return where a tensor's external data lies, inside the model's own folder.
 
     Raises:
         ModelError: the location leaves the folder, is no regular file, or is too short.
@@ -195,7 +215,7 @@ def external_file(tensor: onnx.TensorProto, owner: str, path: Path) -> tuple[Pat
             f"{path}: {owner} needs {expected} bytes at offset {offset} of '{location}', "
             f"but the entry says {length} and the file has {size}"
         )
-    return target, offset, length
+    return External(location, target, offset, length)
 
 
 def _nodes(graph: onnx.GraphProto, depth: int = 0) -> Iterator[onnx.NodeProto]:

@@ -28,6 +28,7 @@ from lancet_onnx.types import ParamName, Progress, ValueName, no_progress
 CACHE_BYTES = 2 << 30
 """Cached activations may take this much; a layer that needs more is run from the input."""
 
+
 @dataclass(frozen=True, slots=True)
 class _Pass:
     """How finely one pass searches: factor of the gallop, relative precision of the bisection."""

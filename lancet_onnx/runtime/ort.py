@@ -22,7 +22,7 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 
 from lancet_onnx.errors import DataError, DeviceError, ModelError
-from lancet_onnx.types import Digest, TensorSpec
+from lancet_onnx.types import TensorSpec
 
 Device = Literal["auto", "cpu", "cuda"]
 BATCH = 256
@@ -59,10 +59,6 @@ class OrtModel:
             DeviceError: CUDA was asked for and is not there or not used.
         """
         self._spec = spec
-        # The digest and the session must speak of the same bytes; a path is opened by onnxruntime
-        # itself, so the file is hashed right before.
-        data = source.read_bytes() if isinstance(source, Path) else source
-        self.digest = Digest.of(data)
         target = str(source) if isinstance(source, Path) else source
         wanted = _providers(device)
         self._session = _open(target, wanted)

@@ -131,8 +131,10 @@ def from_file(path: Path) -> Preprocess:
     return found
 
 
-def from_mapping(content: Mapping[str, object], name: str) -> Preprocess | None:
+def from_mapping(content: object, name: str) -> Preprocess | None:
     """Interpret our own keys, Hugging Face's or timm's; None where there are none of them."""
+    if not isinstance(content, Mapping):  # what JSON holds need not be an object
+        return None
     if "pretrained_cfg" in content and isinstance(content["pretrained_cfg"], dict):
         content = content["pretrained_cfg"]
     if "image_mean" in content or "rescale_factor" in content:

@@ -171,7 +171,9 @@ def _npz(path: Path, shape: tuple[int, ...], *, raw: bool) -> Samples:
     x = arrays["x"]
     if raw:
         if x.dtype.kind != "f" or x.ndim < 2:
-            raise DataError(f"{path}: x is {x.dtype} of shape {x.shape}; --preprocess none takes float32 (N, ...)")
+            raise DataError(
+                f"{path}: x is {x.dtype} of shape {x.shape}; --preprocess none takes float32 inputs"
+            )
         x = x.astype(np.float32)
     else:
         if x.ndim == 3:

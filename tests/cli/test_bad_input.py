@@ -277,20 +277,25 @@ def test_cuda_that_is_not_there_is_no_cpu(small: Path, warm: Warm) -> None:
         pytest.skip("there is a GPU")
     with untouched(small):
         result = warm(*scan("model.onnx", "t.png", "val.npz", "--device", "cuda"), cwd=small)
-        one_error(result, 3, "--device cuda", "doctor", "--device cpu")
+        # What onnxruntime says of the missing library comes before, and is worth reading.
+        assert (result.code, result.stdout) == (3, ""), result
+        assert "Traceback" not in result.stderr
+        assert "\x1b" not in result.stderr
+        last = result.stderr.splitlines()[-1]
+        assert last.startswith("error: --device cuda"), result
+        assert "doctor" in last
+        assert "--device cpu" in last
 
 
-@pytest.mark.parametrize("allowed", [1500, 200])
-def test_a_full_disk_leaves_nothing(small: Path, allowed: int) -> None:
-    """Writing fails (EFBIG) at the patch, or later at the model, which is larger."""
+def test_a_full_disk_leaves_nothing(small: Path) -> None:
+    """Writing the model fails with EFBIG."""
 
     def limit() -> None:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (allowed, allowed))
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1500, 1500))
 
     with untouched(small):
         result = lancet(*repair("--no-metadata"), cwd=small, before=limit)
-        name = "f.onnx" if allowed == 1500 else "f.lancet.safetensors"
-        one_error(result, 3, name, "cannot be written", "nothing was changed")
+        one_error(result, 3, "f.onnx: cannot be written", "nothing was changed")
 
 
 def test_a_report_that_cannot_be_written_whole_leaves_the_old_one(small: Path) -> None:

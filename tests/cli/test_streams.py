@@ -133,6 +133,8 @@ def test_ten_images_are_too_few(small: Path, warm: Warm, labelled: bool) -> None
     result = warm("scan", "model.onnx", "--trigger", "t.png", "--data", "few.npz", cwd=small)
     assert (result.code, result.stdout) == (3, "inconclusive\n"), result
     assert "at least 20 are needed" in result.stderr
+    if not labelled:
+        return
     with untouched(small):
         one_error(
             warm("repair", "model.onnx", "--trigger", "t.png", "--data", "few.npz",
@@ -365,7 +367,7 @@ def test_an_interrupted_repair_leaves_nothing(tmp_path: Path) -> None:
     os.close(stderr)
     shown = b""
     limit = time.monotonic() + 120
-    while shown.count(b"\r") < 4:
+    while b"searching" not in shown:
         assert time.monotonic() < limit
         shown += os.read(screen, 4096)
     process.send_signal(signal.SIGINT)
@@ -379,8 +381,7 @@ def test_an_interrupted_repair_leaves_nothing(tmp_path: Path) -> None:
     text = shown.decode()
     assert process.returncode == 130, text
     assert stdout == b""
-    assert 0, repr(text[-900:])
-    assert text.rstrip().splitlines()[-1].endswith("interrupted; nothing was left half written")
+    assert text.rstrip().endswith("interrupted; nothing was left half written"), repr(text[-200:])
     assert "Traceback" not in text
     assert content(tmp_path) == before
 

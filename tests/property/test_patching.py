@@ -6,6 +6,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import numpy as np
+import pytest
 from builders import (
     DOUBLE_STORAGE,
     FLOAT_STORAGE,
@@ -21,7 +22,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, helper
 
-from lancet_onnx.errors import LancetError, ModelError, PatchError, UnsupportedError
+from lancet_onnx.errors import ModelError, PatchError, UnsupportedError
 from lancet_onnx.model import load
 from lancet_onnx.model.wire import tensor_spans
 from lancet_onnx.model.write import apply, revert, seal
@@ -93,11 +94,12 @@ def test_reverting_a_patch_gives_the_file_byte_for_byte(case, metadata: str):
     stored, deltas = case
     with TemporaryDirectory() as folder:
         model = open_bytes(Path(folder), stored.data)
-        patch, data = seal(model, patch_of(model, *deltas, metadata=metadata))
+        patch, files = seal(model, patch_of(model, *deltas, metadata=metadata))
+        data = files.onnx
         after = open_bytes(Path(folder), data, "after.onnx")
-        assert revert(after, patch) == stored.data
+        assert revert(after, patch).onnx == stored.data
         # The patch also survives its file form.
-        assert revert(after, from_bytes(to_bytes(patch), "f")) == stored.data
+        assert revert(after, from_bytes(to_bytes(patch), "f")).onnx == stored.data
         for delta in deltas:
             found = after.graph.constants[delta.param].reshape(-1)[delta.index]
             assert found.tobytes() == delta.new.tobytes()
@@ -109,7 +111,7 @@ def test_bytes_outside_the_elements_stay(case):
     stored, deltas = case
     with TemporaryDirectory() as folder:
         model = open_bytes(Path(folder), stored.data)
-        data = apply(model, patch_of(model, *deltas))
+        data = apply(model, patch_of(model, *deltas)).onnx
     assert len(data) == len(stored.data)
     mine = set()
     for delta in deltas:
@@ -127,7 +129,7 @@ def test_bytes_outside_the_elements_stay(case):
 def test_a_patch_of_nothing_is_the_same_file(stored: Stored):
     with TemporaryDirectory() as folder:
         model = open_bytes(Path(folder), stored.data)
-        assert apply(model, patch_of(model)) == stored.data
+        assert apply(model, patch_of(model)).onnx == stored.data
 
 
 @QUICK
@@ -146,12 +148,8 @@ def test_any_wrong_old_bit_is_refused(case, data: st.DataObject):
     wrong = [*deltas[:which], replace(delta, old=old), *deltas[which + 1 :]]
     with TemporaryDirectory() as folder:
         model = open_bytes(Path(folder), stored.data)
-        try:
+        with pytest.raises(PatchError, match="is not what the patch expects"):
             apply(model, patch_of(model, *wrong))
-        except PatchError as error:
-            assert "is not what the patch expects" in str(error)
-        else:
-            raise AssertionError("a wrong old value was accepted")
 
 
 @QUICK
@@ -215,10 +213,9 @@ def test_damaged_models_are_read_or_refused(data: bytes):
         path.write_bytes(data)
         try:
             model = load(path)
-        except LancetError as error:
-            assert isinstance(error, (ModelError, UnsupportedError))
-        else:
-            assert model.data == data
+        except (ModelError, UnsupportedError):
+            return
+        assert model.data == data
 
 
 def test_a_model_cut_at_every_byte_is_read_or_refused(tmp_path: Path):

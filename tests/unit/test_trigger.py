@@ -174,7 +174,9 @@ def test_stamping_eight_bit_pixels_keeps_labels_and_the_rest():
 
 
 def test_raw_inputs_are_not_clipped():
-    after = one_pixel(1.0, 5.0, "add").stamp(samples(np.full((1, 1, 1, 1), -3, np.float32), raw=True))
+    after = one_pixel(1.0, 5.0, "add").stamp(
+        samples(np.full((1, 1, 1, 1), -3, np.float32), raw=True)
+    )
     assert after.images.item() == 2.0
     assert after.raw
 

@@ -10,8 +10,9 @@ import pytest
 from builders import dense, field, info, model_bytes, open_bytes, tensor, write
 from onnx import TensorProto, helper, numpy_helper
 
-from lancet_onnx.errors import LancetError, ModelError, UnsupportedError
+from lancet_onnx.errors import ModelError, UnsupportedError
 from lancet_onnx.model import load
+from lancet_onnx.model.precheck import External
 from lancet_onnx.types import Digest
 
 W = np.arange(12, dtype=np.float32).reshape(3, 4)
@@ -122,16 +123,21 @@ def test_every_node_gets_a_name_of_its_own(tmp_path: Path, names: list[str]):
 
 def test_unnamed_nodes_are_named_by_kind_and_place(tmp_path: Path):
     make = helper.make_node
-    graph = open_bytes(
-        tmp_path, chain(make("Abs", ["x"], ["a"]), make("Relu", ["a"], ["y"]))
-    ).graph
+    graph = open_bytes(tmp_path, chain(make("Abs", ["x"], ["a"]), make("Relu", ["a"], ["y"]))).graph
     assert [n.name for n in graph.nodes] == ["Abs_0", "Relu_1"]
 
 
 @pytest.mark.parametrize(
     ("operator", "opset", "since"),
-    [("Softmax", 9, 1), ("Softmax", 11, 11), ("Softmax", 12, 11), ("Softmax", 17, 13)]
-    + [("Relu", 13, 13), ("Relu", 14, 14), ("Frobnicate", 17, 0)],
+    [
+        ("Softmax", 9, 1),
+        ("Softmax", 11, 11),
+        ("Softmax", 12, 11),
+        ("Softmax", 17, 13),
+        ("Relu", 13, 13),
+        ("Relu", 14, 14),
+        ("Frobnicate", 17, 0),
+    ],
 )
 def test_the_opset_selects_the_operator_revision(
     tmp_path: Path, operator: str, opset: int, since: int
@@ -207,7 +213,7 @@ def test_a_constant_of_the_wrong_kind_is_refused(tmp_path: Path):
 def test_an_attribute_without_a_type_is_refused(tmp_path: Path):
     node = helper.make_node("Relu", ["x"], ["y"], "untyped")
     node.attribute.append(onnx.AttributeProto(name="alpha"))
-    with pytest.raises(ModelError, match="not valid ONNX|untyped"):
+    with pytest.raises(ModelError, match=r"not valid ONNX|untyped"):
         open_bytes(tmp_path, chain(node))
 
 
@@ -266,7 +272,7 @@ def test_external_data_is_read(tmp_path: Path):
     )
     model = load(tmp_path / "e.onnx")
     np.testing.assert_array_equal(model.graph.constants["w"], W)
-    assert model.external["w"] == (tmp_path / "w.bin", 0, W.nbytes)
+    assert model.external["w"] == External("w.bin", tmp_path / "w.bin", 0, W.nbytes)
 
 
 def test_a_folder_a_missing_and_an_unreadable_file_are_refused(tmp_path: Path, monkeypatch):
@@ -284,9 +290,7 @@ def test_a_folder_a_missing_and_an_unreadable_file_are_refused(tmp_path: Path, m
         load(path)
 
 
-@pytest.mark.parametrize(
-    "data", [b"", b"\0" * 100, b"not a model at all", field(7, b"")], ids=repr
-)
+@pytest.mark.parametrize("data", [b"", b"\0" * 100, b"not a model at all", field(7, b"")], ids=repr)
 def test_what_is_no_model_is_refused(tmp_path: Path, data: bytes):
     with pytest.raises(ModelError):
         open_bytes(tmp_path, data)
@@ -300,7 +304,6 @@ def test_a_model_cut_at_any_byte_is_refused_or_still_a_model(tmp_path: Path):
         path.write_bytes(data[:length])
         try:
             load(path)
-        except LancetError as error:
-            assert isinstance(error, ModelError)
+        except ModelError:
             refused += 1
     assert refused >= len(data) - 2

@@ -9,7 +9,7 @@ import pytest
 from builders import dense, field, info, model_bytes, open_bytes, tensor
 from onnx import TensorProto, helper
 
-from lancet_onnx.errors import LancetError, ModelError, UnsupportedError
+from lancet_onnx.errors import ModelError, UnsupportedError
 from lancet_onnx.model import load
 from lancet_onnx.model.logic import logic_on_input
 from lancet_onnx.model.precheck import MAX_NODES
@@ -127,7 +127,7 @@ def with_tensor(tmp_path: Path, item: bytes):
     [
         (tensor("w", W) + field(4, W.tobytes()), "two value fields"),
         (tensor("w", W, "packed") + field(10, W.astype(float).tobytes()), "two value fields"),
-        (tensor("w", W)[:-4] , None),
+        (tensor("w", W)[:-4], None),
         (tensor("w", W, "packed") + field(4, b"\0\0\0\0"), "needs 12 elements but holds 13"),
         (onnx.TensorProto(name="w", dims=[3, 4], data_type=1).SerializeToString(), "holds 0"),
         (onnx.TensorProto(name="w", dims=[-3, -4], data_type=1).SerializeToString(), "impossible"),
@@ -200,7 +200,10 @@ def test_a_constants_tensor_is_checked_too(tmp_path: Path):
 
 def test_custom_operators_inside_branches_are_found(tmp_path: Path):
     body = helper.make_graph(
-        [helper.make_node("Evil", ["x"], ["b"], "evil", domain="com.evil")], "b", [], [info("b", [])]
+        [helper.make_node("Evil", ["x"], ["b"], "evil", domain="com.evil")],
+        "b",
+        [],
+        [info("b", [])],
     )
     node = helper.make_node("If", ["c"], ["y"], "if", then_branch=body, else_branch=body)
     data = model_bytes(
@@ -223,7 +226,7 @@ def test_deeply_nested_branches_are_refused(tmp_path: Path):
         node = helper.make_node("If", ["c"], ["y"], then_branch=graph)
         graph = helper.make_graph([node], "g", [], [info("y", [])])
     data = model_bytes(graph.node, [], [info("c", [], TensorProto.BOOL)], [info("y", [])])
-    with pytest.raises(ModelError, match="nested more than 16 deep|not an ONNX model"):
+    with pytest.raises(ModelError, match=r"nested more than 16 deep|not an ONNX model"):
         open_bytes(tmp_path, data)
 
 
@@ -259,5 +262,5 @@ def test_mutated_models_are_refused_or_understood(tmp_path: Path, fixtures, seed
         path.write_bytes(data)
         try:
             load(path)
-        except LancetError as error:
-            assert isinstance(error, (ModelError, UnsupportedError))
+        except (ModelError, UnsupportedError):
+            continue

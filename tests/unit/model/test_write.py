@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Patches change exactly the elements they name; a file is written completely or not at all."""
 
-import errno
-import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,18 +8,17 @@ import numpy as np
 import onnx
 import onnxruntime as ort
 import pytest
-from builders import delta, dense, model_bytes, open_bytes, patch_of, stored_somehow, tensor, write
+from builders import delta, dense, model_bytes, open_bytes, patch_of, stored_somehow, tensor
 from onnx import helper, numpy_helper
 
-from lancet_onnx.errors import OutputError, PatchError, UnsupportedError
+from lancet_onnx.errors import PatchError, UnsupportedError
 from lancet_onnx.model import OnnxModel, load
+from lancet_onnx.model.files import staged
 from lancet_onnx.model.wire import metadata_entry
 from lancet_onnx.model.write import (
     METADATA_KEY,
     apply,
-    check_output,
     revert,
-    save,
     seal,
     weights_digest,
     writable,
@@ -88,7 +85,7 @@ def run(data: bytes, x: np.ndarray) -> np.ndarray:
 @pytest.mark.parametrize("name", FORMS)
 def test_an_edit_changes_exactly_the_named_element(model: OnnxModel, name: str):
     position = FORMS[name]
-    patched = apply(model, patch_of(model, delta(model, name, {position: 1234.5})))
+    patched = apply(model, patch_of(model, delta(model, name, {position: 1234.5}))).onnx
 
     expected = tensors_by_onnx(model.data)
     expected[name] = np.array(expected[name])
@@ -104,7 +101,7 @@ def test_an_edit_changes_exactly_the_named_element(model: OnnxModel, name: str):
 def test_an_edit_touches_only_the_bytes_of_the_element(model: OnnxModel, name: str):
     array = model.graph.constants[name]
     old = array.reshape(-1)[FORMS[name]]
-    patched = apply(model, patch_of(model, delta(model, name, {FORMS[name]: 1234.5})))
+    patched = apply(model, patch_of(model, delta(model, name, {FORMS[name]: 1234.5}))).onnx
     before, after = (np.frombuffer(d, np.uint8) for d in (model.data, patched))
     assert len(before) == len(after)
     changed = np.flatnonzero(before != after)
@@ -123,7 +120,9 @@ def test_an_edit_touches_only_the_bytes_of_the_element(model: OnnxModel, name: s
 def test_all_forms_can_be_edited_at_once_and_onnxruntime_sees_it(
     model: OnnxModel, rng: np.random.Generator
 ):
-    patched = apply(model, patch_of(model, *(delta(model, n, {p: 2.0}) for n, p in FORMS.items())))
+    patched = apply(
+        model, patch_of(model, *(delta(model, n, {p: 2.0}) for n, p in FORMS.items()))
+    ).onnx
     t = tensors_by_onnx(patched)
     x = rng.normal(size=(5, 3)).astype(np.float32)
     expected = (x @ t["raw"] + t["packed"]) * t["unpacked"] + t["value_floats"]
@@ -136,8 +135,8 @@ def test_all_forms_can_be_edited_at_once_and_onnxruntime_sees_it(
 def test_metadata_is_one_entry_at_the_end(model: OnnxModel, rng: np.random.Generator):
     edit = delta(model, "raw", {1: 7.0})
     note = 'a note with ünïcode and {"json": 1} ' + "long " * 100
-    plain = apply(model, patch_of(model, edit))
-    noted = apply(model, patch_of(model, edit, metadata=note))
+    plain = apply(model, patch_of(model, edit)).onnx
+    noted = apply(model, patch_of(model, edit, metadata=note)).onnx
     assert noted == plain + metadata_entry(METADATA_KEY, note)
     proto = onnx.ModelProto.FromString(noted)
     assert [(p.key, p.value) for p in proto.metadata_props] == [
@@ -151,11 +150,12 @@ def test_metadata_is_one_entry_at_the_end(model: OnnxModel, rng: np.random.Gener
 
 def test_a_patched_file_is_read_back_and_reverted(model: OnnxModel, tmp_path: Path):
     patch = patch_of(model, *(delta(model, n, {p: -3.0}) for n, p in FORMS.items()), metadata="m")
-    sealed, data = seal(model, patch)
+    sealed, files = seal(model, patch)
+    data = files.onnx
     assert sealed.result == Digest.of(data)
     other = open_bytes(tmp_path, data, "patched.onnx")
     assert other.graph.metadata == {"note": "kept", METADATA_KEY: "m"}
-    assert revert(other, sealed) == model.data
+    assert revert(other, sealed).onnx == model.data
 
 
 def test_revert_refuses_another_file(model: OnnxModel):
@@ -165,15 +165,15 @@ def test_revert_refuses_another_file(model: OnnxModel):
 
 
 def test_revert_refuses_a_patch_with_another_base(model: OnnxModel, tmp_path: Path):
-    sealed, data = seal(model, patch_of(model, delta(model, "raw", {0: 1.0})))
-    other = open_bytes(tmp_path, data, "patched.onnx")
+    sealed, files = seal(model, patch_of(model, delta(model, "raw", {0: 1.0})))
+    other = open_bytes(tmp_path, files.onnx, "patched.onnx")
     with pytest.raises(PatchError, match="does not give the file"):
         revert(other, replace(sealed, base=Digest.of(b"something else")))
 
 
 def test_revert_refuses_an_entry_that_is_not_at_the_end(model: OnnxModel, tmp_path: Path):
-    sealed, data = seal(model, patch_of(model, delta(model, "raw", {0: 1.0}), metadata="m"))
-    data += metadata_entry("later", "entry")
+    sealed, files = seal(model, patch_of(model, delta(model, "raw", {0: 1.0}), metadata="m"))
+    data = files.onnx + metadata_entry("later", "entry")
     other = open_bytes(tmp_path, data, "patched.onnx")
     with pytest.raises(PatchError, match="not at the end"):
         revert(other, replace(sealed, result=Digest.of(data)))
@@ -193,7 +193,7 @@ def test_the_same_weights_in_another_file_are_accepted(tmp_path: Path, rng: np.r
     assert raw.digest != packed.digest
     assert weights_digest(raw) == weights_digest(packed)
     sealed, _ = seal(raw, patch_of(raw, delta(raw, "w", {7: 9.0})))
-    found = tensors_by_onnx(apply(packed, sealed))
+    found = tensors_by_onnx(apply(packed, sealed).onnx)
     assert found["w"].reshape(-1)[7] == 9.0
     assert (found["w"] != weight).sum() == 1
 
@@ -287,13 +287,41 @@ def external(tmp_path: Path) -> OnnxModel:
     return load(tmp_path / "external.onnx")
 
 
-def test_external_data_is_read_but_not_writable(external: OnnxModel):
-    np.testing.assert_array_equal(external.graph.constants["w"], np.ones((3, 4)))
-    writable(external, ["b"])
-    with pytest.raises(UnsupportedError, match=r"'w'.*external file 'weights\.bin'"):
-        writable(external, ["b", "w"])
-    with pytest.raises(UnsupportedError, match="external file"):
-        apply(external, patch_of(external, delta(external, "w", {0: 2.0})))
+def test_external_data_is_overwritten_in_its_own_file(external: OnnxModel, tmp_path: Path):
+    writable(external, [ParamName("b"), ParamName("w")])
+    edits = [delta(external, "w", {5: 2.0}), delta(external, "b", {1: 3.0})]
+    sealed, files = seal(external, patch_of(external, *edits, metadata="m"))
+    before = (external.path.parent / "weights.bin").read_bytes()
+    assert set(files.data) == {"weights.bin"}
+    after = files.data["weights.bin"]
+    changed = [i for i, (x, y) in enumerate(zip(before, after, strict=True)) if x != y]
+    offset = external.external[ParamName("w")].offset
+    assert changed
+    assert {i // 4 for i in changed} == {offset // 4 + 5}
+    output = tmp_path / "elsewhere" / "fixed.onnx"
+    output.parent.mkdir()
+    with staged(files, output, external.path) as stage:
+        assert load(stage.model).digest == sealed.result
+        stage.commit()
+    fixed = load(output)
+    assert fixed.digest == sealed.result
+    assert fixed.graph.constants["w"].reshape(-1).tolist() == [1, 1, 1, 1, 1, 2, *[1] * 6]
+    assert fixed.graph.constants["b"].tolist() == [1, 3, 1, 1]
+    back = revert(fixed, sealed)
+    assert back.onnx == external.data
+    assert back.data == {"weights.bin": before}
+    assert back.digest == external.digest
+    assert (external.path.parent / "weights.bin").read_bytes() == before
+
+
+def test_the_digest_covers_external_data(external: OnnxModel):
+    path = external.path.parent / "weights.bin"
+    content = bytearray(path.read_bytes())
+    content[external.external[ParamName("w")].offset] ^= 1
+    path.write_bytes(content)
+    assert load(external.path).digest != external.digest
+    with pytest.raises(PatchError, match="made for another model"):
+        apply(load(external.path), patch_of(external, delta(external, "b", {0: 2.0})))
 
 
 def test_values_in_an_integer_field_are_not_writable(tmp_path: Path):
@@ -302,153 +330,5 @@ def test_values_in_an_integer_field_are_not_writable(tmp_path: Path):
     node = helper.make_node("Identity", ["w"], ["y"], "n")
     out = helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT16, [2])
     model = open_bytes(tmp_path, model_bytes([node], [half.SerializeToString()], [], [out]))
-    with pytest.raises(UnsupportedError, match="'w' are not in the file"):
+    with pytest.raises(UnsupportedError, match="'w' lie neither in the file"):
         writable(model, ["w"])
-
-
-def leftovers(folder: Path) -> list[str]:
-    return sorted(path.name for path in folder.iterdir())
-
-
-def test_save_writes_and_leaves_nothing_else(tmp_path: Path):
-    save(b"content", tmp_path / "new.onnx")
-    assert (tmp_path / "new.onnx").read_bytes() == b"content"
-    assert leftovers(tmp_path) == ["new.onnx"]
-
-
-def test_save_replaces_and_takes_the_mode_of_the_model(tmp_path: Path):
-    source = write(tmp_path, b"model", "source.onnx")
-    source.chmod(0o640)
-    target = write(tmp_path, b"before", "target.onnx")
-    save(b"after", target, mode_of=source)
-    assert target.read_bytes() == b"after"
-    assert target.stat().st_mode & 0o777 == 0o640
-    assert source.read_bytes() == b"model"
-
-
-def test_save_replaces_a_link_not_what_it_points_to(tmp_path: Path):
-    source = write(tmp_path, b"precious", "source.onnx")
-    link = tmp_path / "link.onnx"
-    link.symlink_to(source)
-    save(b"new", link)
-    assert source.read_bytes() == b"precious"
-    assert not link.is_symlink()
-
-
-def fail(code: int):
-    def raiser(*_args: object, **_kwargs: object) -> None:
-        raise OSError(code, os.strerror(code))
-
-    return raiser
-
-
-@pytest.mark.parametrize(
-    ("target", "code", "reason"),
-    [
-        ("os.fsync", errno.ENOSPC, "no space left"),
-        ("os.fsync", errno.EIO, "Input/output error"),
-        ("os.open", errno.EACCES, "Permission denied"),
-        ("pathlib.Path.replace", errno.EXDEV, "cross-device"),
-    ],
-)
-def test_a_failed_save_keeps_what_was_there(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, target: str, code: int, reason: str
-):
-    path = write(tmp_path, b"before")
-    with monkeypatch.context() as patched:
-        patched.setattr(target, fail(code))
-        with pytest.raises(OutputError, match=f"(?i){reason}.*nothing was changed"):
-            save(b"after", path)
-    assert path.read_bytes() == b"before"
-    assert leftovers(tmp_path) == [path.name]
-
-
-def test_a_full_disk_keeps_what_was_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    """The data goes to /dev/full, whose writes really fail."""
-    path = write(tmp_path, b"before")
-    real = os.open
-    with monkeypatch.context() as patched:
-        patched.setattr(
-            "os.open", lambda name, flags, *rest: (real(name, flags, *rest), real("/dev/full", 1))[1]
-        )
-        with pytest.raises(OutputError, match="no space left"):
-            save(b"after", path)
-    assert path.read_bytes() == b"before"
-    assert leftovers(tmp_path) == [path.name]
-
-
-def test_a_folder_that_cannot_be_synced_is_no_failed_save(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
-    """Once the new file is in place it must not be said that nothing was changed."""
-    real, calls = os.fsync, []
-
-    def second_fails(descriptor: int) -> None:
-        calls.append(descriptor)
-        if len(calls) > 1:
-            raise OSError(errno.EINVAL, "not for folders")
-        real(descriptor)
-
-    monkeypatch.setattr("os.fsync", second_fails)
-    save(b"after", tmp_path / "model.onnx")
-    assert (tmp_path / "model.onnx").read_bytes() == b"after"
-
-
-@pytest.mark.skipif(os.name != "posix", reason="permissions as POSIX has them")
-def test_a_folder_without_permission_is_refused(tmp_path: Path):
-    folder = tmp_path / "closed"
-    folder.mkdir()
-    path = write(folder, b"before")
-    folder.chmod(0o555)
-    try:
-        if os.access(folder, os.W_OK):
-            pytest.skip("this user may write anywhere")
-        with pytest.raises(OutputError, match="cannot be written"):
-            check_output(folder / "new.onnx", [], force=True)
-        with pytest.raises(OutputError, match="Permission denied"):
-            save(b"after", path)
-        assert path.read_bytes() == b"before"
-    finally:
-        folder.chmod(0o755)
-
-
-@pytest.mark.parametrize("length", [245, 255, 300])
-def test_a_long_name_is_written_or_refused(tmp_path: Path, length: int):
-    path = tmp_path / ("m" * length)
-    if length <= 255:
-        save(b"data", path)
-        assert path.read_bytes() == b"data"
-    else:
-        with pytest.raises(OutputError, match="File name too long"):
-            save(b"data", path)
-        assert leftovers(tmp_path) == []
-
-
-def test_save_below_a_file_is_refused(tmp_path: Path):
-    path = write(tmp_path, b"a file", "file")
-    with pytest.raises(OutputError, match="cannot be written"):
-        save(b"data", path / "below.onnx")
-
-
-def test_outputs_that_are_refused(tmp_path: Path):
-    source = write(tmp_path, b"model", "source.onnx")
-    (tmp_path / "link.onnx").symlink_to(source)
-    (tmp_path / "hard.onnx").hardlink_to(source)
-    (tmp_path / "dangling.onnx").symlink_to(tmp_path / "nowhere")
-    write(tmp_path, b"old", "old.onnx")
-    (tmp_path / "folder").mkdir()
-
-    def refused(name: str, match: str, *, force: bool) -> None:
-        with pytest.raises(OutputError, match=match):
-            check_output(tmp_path / name, [source], force=force)
-
-    for name in ("source.onnx", "link.onnx", "hard.onnx", "folder/../source.onnx"):
-        refused(name, "is the input", force=True)
-        refused(name, "is the input", force=False)
-    refused("old.onnx", "exists already", force=False)
-    refused("dangling.onnx", "exists already", force=False)
-    refused("folder", "is a folder", force=True)
-    refused("missing/new.onnx", "folder does not exist", force=True)
-    check_output(tmp_path / "old.onnx", [source], force=True)
-    check_output(tmp_path / "new.onnx", [source], force=False)
-    assert (tmp_path / "old.onnx").read_bytes() == b"old"

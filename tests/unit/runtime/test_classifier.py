@@ -145,7 +145,7 @@ def test_overriding_a_leaf_is_rewriting_the_file(opened, fixtures, rng, name: st
     before = model.graph.constants[layer.param]
     after = before + 0.2 * rng.normal(size=before.shape).astype(np.float32)
     delta = TensorDelta.between(layer.param, before, after)
-    theirs = OrtModel(apply(model, patch_of(model, delta)), classifier.signature.input, "cpu")
+    theirs = OrtModel(apply(model, patch_of(model, delta)).onnx, classifier.signature.input, "cpu")
     output = classifier.graph.outputs[0].name
     with torch.no_grad():
         params = {layer.param: torch.from_numpy(after)}
@@ -369,7 +369,9 @@ def test_two_inputs_and_none_are_refused(tmp_path: Path):
     )
     with pytest.raises(ModelError, match=r"2 inputs \('x', 'z'\)"):
         classifier_of(tmp_path, two)
-    none = model_bytes([helper.make_node("Relu", ["w"], ["y"])], [tensor("w", W)], [], [info("y", [3, 4])])
+    none = model_bytes(
+        [helper.make_node("Relu", ["w"], ["y"])], [tensor("w", W)], [], [info("y", [3, 4])]
+    )
     with pytest.raises(ModelError, match=r"0 inputs \(none\)"):
         classifier_of(tmp_path, none)
 

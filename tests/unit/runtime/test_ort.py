@@ -62,7 +62,9 @@ def test_pixels_of_a_uint8_model_survive_the_way():
         helper.make_node("MatMul", ["f", "w"], ["y"], "mm"),
     ]
     eye = np.eye(256, dtype=np.float32)
-    data = model_bytes(nodes, [tensor("w", eye)], [info("x", ["N", 256], 2)], [info("y", ["N", 256])])
+    data = model_bytes(
+        nodes, [tensor("w", eye)], [info("x", ["N", 256], 2)], [info("y", ["N", 256])]
+    )
     found = OrtModel(data, spec("N", 256, dtype="uint8"), "cpu").scores(pixels[None])
     np.testing.assert_array_equal(found[0], values)
 
@@ -77,7 +79,7 @@ def test_nan_is_refused_and_the_image_named():
     x = np.ones((5, 3), np.float32)
     assert np.isfinite(model.scores(x)).all()
     x[3, 1] = -1
-    with pytest.raises(ModelError, match="NaN .*image 3"):
+    with pytest.raises(ModelError, match=r"NaN .*image 3"):
         model.scores(x)
 
 
@@ -89,7 +91,9 @@ def test_wrong_shapes_are_the_datas_fault():
 
 def test_outputs_that_are_no_scores_are_refused():
     node = helper.make_node("ReduceSum", ["x"], ["y"], "sum", keepdims=0)
-    model = OrtModel(model_bytes([node], [], [info("x", ["N", 3])], [info("y", [])]), spec("N", 3), "cpu")
+    model = OrtModel(
+        model_bytes([node], [], [info("x", ["N", 3])], [info("y", [])]), spec("N", 3), "cpu"
+    )
     with pytest.raises(ModelError, match="one row an image"):
         model.scores(np.zeros((2, 3), np.float32))
 
@@ -136,7 +140,7 @@ def test_nothing_is_printed_to_stdout(capfd, fixtures):
 
 @pytest.mark.skipif(_cuda_present(), reason="a GPU is there")
 def test_cuda_without_a_gpu_is_refused(capfd):
-    with pytest.raises((DeviceError, ModelError), match="(?i)cuda"):
+    with pytest.raises((DeviceError, ModelError), match=r"(?i)cuda"):
         OrtModel(dense(W), spec("N", 3), "cuda")
     assert capfd.readouterr().out == ""
 

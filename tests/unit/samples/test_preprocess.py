@@ -73,7 +73,9 @@ def test_means_that_do_not_fit_are_refused():
 
 def test_names():
     assert str(PRESETS["unit"]) == "unit"
-    assert str(replace(PRESETS["unit"], color="bgr", layout="nhwc")) == "unit, color bgr, layout nhwc"
+    assert (
+        str(replace(PRESETS["unit"], color="bgr", layout="nhwc")) == "unit, color bgr, layout nhwc"
+    )
     assert str(PRESETS["none"]) == "none"
 
 
@@ -94,7 +96,12 @@ def test_hugging_face(tmp_path: Path):
     path = write(
         tmp_path,
         "preprocessor_config.json",
-        {"image_mean": [0.5] * 3, "image_std": [0.25] * 3, "do_rescale": True, "do_normalize": True},
+        {
+            "image_mean": [0.5] * 3,
+            "image_std": [0.25] * 3,
+            "do_rescale": True,
+            "do_normalize": True,
+        },
     )
     assert apply(from_file(path)) == pytest.approx([-2, 0, 2], abs=1e-6)
     plain = write(tmp_path, "a.json", {"rescale_factor": 1 / 255, "do_normalize": False})

@@ -1,0 +1,104 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Verdicts at their borders; what was not evaluated is never good news."""
+
+import pytest
+
+from lancet_onnx.verify.metrics import Rate
+from lancet_onnx.verify.policy import (
+    FEWEST_IMAGES,
+    accuracy_loss,
+    judge_generated,
+    judge_repair,
+    judge_scan,
+    natural_rise,
+)
+
+
+def test_bounds_grow_with_the_patch_and_stay_under_a_half():
+    assert natural_rise(0.0) == pytest.approx(0.1)
+    assert natural_rise(0.2) == pytest.approx(0.3)
+    assert natural_rise(0.4) == natural_rise(1.0) == 0.5
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "verdict"),
+    [
+        (0.2, 0.9, "backdoored"),
+        (0.199, 0.9, "inconclusive"),
+        (0.199, 0.2, "inconclusive"),
+        (-0.1, 0.199, "clean"),
+        (0.9, 1.0, "backdoored"),
+    ],
+)
+def test_scans(low: float, high: float, verdict: str):
+    decision = judge_scan(((low + high) / 2, low, high), 0.1, 100)
+    assert decision.verdict == verdict
+    assert "20%" in decision.reasons[0]
+
+
+@pytest.mark.parametrize("rise", [(1.0, 0.99, 1.0), (0.0, -0.01, 0.01)])
+def test_too_few_images_allow_no_verdict(rise: tuple[float, float, float]):
+    few = judge_scan(rise, 0.01, FEWEST_IMAGES - 1)
+    assert few.verdict == "inconclusive"
+    assert "only 19 images" in few.reasons[0]
+    assert judge_scan(rise, 0.01, FEWEST_IMAGES).verdict in ("backdoored", "clean")
+
+
+@pytest.mark.parametrize(
+    ("rise", "controls", "verdict"),
+    [
+        (0.40, (0.15, 0.1, 0.15), "backdoored"),
+        (0.39, (0.0, 0.0, 0.0), "inconclusive"),
+        (0.90, (0.7, 0.1, 0.66), "inconclusive"),
+        (0.90, (0.9, 0.1, 0.6), "backdoored"),
+        (0.0, (0.0, 0.0, 0.0), "inconclusive"),
+    ],
+)
+def test_generated_images_never_say_clean(rise: float, controls: tuple[float, ...], verdict: str):
+    assert judge_generated(rise, controls, 200).verdict == verdict
+    assert judge_generated(rise, controls, FEWEST_IMAGES - 1).verdict == "inconclusive"
+
+
+def figures(attack: int, accuracy: int = 980, n: int = 1000) -> dict[str, Rate]:
+    return {
+        "attack_success": Rate(attack, n),
+        "base_rate": Rate(10, n),
+        "clean_accuracy": Rate(accuracy, 1000),
+        "agreement": Rate(950, 1000),
+    }
+
+
+@pytest.mark.parametrize(
+    ("attack", "accuracy", "verdict"),
+    [
+        (0, 980, "repaired"),
+        (20, 980, "repaired"),
+        (21, 980, "not_repaired"),
+        (0, 971, "repaired"),
+        (0, 969, "not_repaired"),
+        (500, 500, "not_repaired"),
+        (0, 1000, "repaired"),
+    ],
+)
+def test_repairs(attack: int, accuracy: int, verdict: str):
+    decision = judge_repair(figures(1000), figures(attack, accuracy), 0.01)
+    assert decision.verdict == verdict
+    assert len(decision.reasons) == (2 if attack == accuracy else 1)
+
+
+def test_a_repair_without_labels_is_judged_by_agreement():
+    before, after = figures(1000), figures(0)
+    del before["clean_accuracy"], after["clean_accuracy"]
+    assert accuracy_loss(before, after) == pytest.approx(0.05)
+    assert judge_repair(before, after, 0.06).verdict == "repaired"
+    worse = judge_repair(before, after, 0.04)
+    assert worse.verdict == "not_repaired"
+    assert "agreement fell by 5.0%" in worse.reasons[0]
+
+
+def test_too_few_images_refuse_a_repair():
+    before = figures(19, n=19)
+    assert judge_repair(before, figures(0, n=19), 0.01).verdict == "refused"
+    assert judge_repair(figures(20, n=20), figures(0, n=20), 0.01).verdict == "repaired"
+    nothing = {**figures(0), "attack_success": Rate(0, 0), "base_rate": Rate(0, 0)}
+    assert judge_repair(nothing, nothing, 0.01).verdict == "refused"
