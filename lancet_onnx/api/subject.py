@@ -24,6 +24,7 @@ from lancet_onnx.samples.preprocess import named
 from lancet_onnx.trigger import Trigger, read_trigger
 from lancet_onnx.types import TensorSpec
 from lancet_onnx.verify.metrics import Labels
+from lancet_onnx.verify.policy import FEWEST_IMAGES
 from lancet_onnx.verify.preprocessing import recorded, resolve
 
 LOGIC = (
@@ -167,6 +168,11 @@ def prepare(subject: Subject, options: DataOptions) -> Prepared:
     else:
         shape, layout = image_shape(spec, options.layout)
         samples = read_samples(options.path, shape, crop=options.resize == "shortest")
+    if len(samples) < FEWEST_IMAGES:
+        raise DataError(
+            f"{options.path}: only {len(samples)} images, too few to say anything; give at least "
+            f"{4 * FEWEST_IMAGES}, of several classes"
+        )
     _check_labels(samples, subject.classifier.signature.classes)
     told = settled(subject, options)
     preprocess = resolve(subject.ort, samples, told, layout, str(subject.model.path))

@@ -45,8 +45,8 @@ def apply(model: OnnxModel, patch: Patch) -> ModelFiles:
     """
     if model.digest != patch.base and weights_digest(model) != patch.base_weights:
         raise PatchError(
-            f"{model.path}: the patch was made for another model (its digest is "
-            f"{str(patch.base)[:12]}..., this one's {str(model.digest)[:12]}...); nothing was written"
+            f"{model.path}: the patch was made for another model (digest "
+            f"{str(patch.base)[:12]}..., here {str(model.digest)[:12]}...); nothing was written"
         )
     onnx, data = _overwritten(model, patch.deltas)
     if patch.metadata:

@@ -260,7 +260,7 @@ def test_a_model_with_external_data_is_repaired_in_another_folder(demo: Demo, tm
         model,
         save_as_external_data=True,
         location="model.onnx.data",
-        size_threshold=0,
+        size_threshold=1024,
     )
     weights = (here / "model.onnx.data").read_bytes()
     with pytest.raises(OutputError, match=r"'model\.onnx\.data' beside it.*another folder"):

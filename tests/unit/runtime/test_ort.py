@@ -11,7 +11,7 @@ from onnx import helper
 from lancet_onnx.errors import DataError, DeviceError, ModelError
 from lancet_onnx.model.probe import SPEC, probe_model
 from lancet_onnx.runtime.ort import OrtModel, _cuda_present, distributions, environment, providers
-from lancet_onnx.types import Digest, TensorSpec, ValueName
+from lancet_onnx.types import TensorSpec, ValueName
 
 W = np.arange(12, dtype=np.float32).reshape(3, 4)
 
@@ -104,12 +104,6 @@ def test_a_broken_model_is_refused_with_its_path(tmp_path: Path):
         OrtModel(path, spec("N", 3), "cpu")
     with pytest.raises(ModelError, match="the patched model: onnxruntime refuses"):
         OrtModel(b"no model", spec("N", 3), "cpu")
-
-
-def test_the_digest_is_of_the_bytes_that_run(tmp_path: Path):
-    path = write(tmp_path, dense(W))
-    assert OrtModel(path, spec("N", 3), "cpu").digest == Digest.of(dense(W))
-    assert OrtModel(dense(W), spec("N", 3), "cpu").digest == Digest.of(dense(W))
 
 
 def test_placement_says_cpu(fixtures):
