@@ -111,6 +111,8 @@ def _from_npz(path: Path, shape: tuple[int, ...], mode: Mode | None) -> Trigger:
         ) from None
     if not (np.isfinite(mask).all() and np.isfinite(pattern).all()):
         raise DataError(f"{path}: mask or pattern hold NaN or infinity")
+    if mask.min() < 0 or mask.max() > 1:
+        raise DataError(f"{path}: the mask is an opacity and must lie between 0 and 1")
     return Trigger(mask, pattern, mode or "replace", str(path))
 
 

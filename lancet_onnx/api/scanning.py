@@ -89,6 +89,10 @@ def scan(
         assert labels.triggered is not None  # noqa: S101 - a trigger was given
         rise = paired_rise(labels.triggered, labels.clean, own, target)
         decision = judge_scan(rise, stamp.coverage, figures["attack_success"].n)
+        branches = _branches(subject)
+        if branches and decision.verdict == "clean":
+            # What such a branch waits for is not in the weights, so no trigger clears the model.
+            decision = Decision("inconclusive", (*decision.reasons, branches[0]))
     location: Location | None = None
     if locating and decision.verdict == "backdoored":
         with clock.stage("locate"):
@@ -107,7 +111,7 @@ def scan(
         "metrics": as_numbers(figures),
         "findings": [finding] if decision.verdict == "backdoored" else [],
         "examined": {key: finding[key] for key in ("target", "rise", "trigger")},
-        "graph_logic": _branches(subject),
+        "graph_logic": branches,
         "data": describe_data(prepared, split),
         "parity": {"largest": parity.largest, "agreement": parity.agreement},
         "environment": subject.environment(seed),

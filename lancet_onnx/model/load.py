@@ -7,6 +7,7 @@ The bytes that are hashed are the bytes that are parsed, and those that a patch 
 from __future__ import annotations
 
 import hashlib
+import heapq
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -116,7 +117,11 @@ def _freeze(proto: onnx.ModelProto, path: Path, external: dict[ValueName, Extern
     for position, node in enumerate(proto.graph.node):
         attributes = {a.name: _attribute(a, node, path) for a in node.attribute if not _graphs(a)}
         if node.op_type == "Constant" and node.domain in ("", "ai.onnx"):
-            constants[ValueName(node.output[0])] = _constant(node, attributes, path)
+            value = _constant(node, attributes, path)
+            result = ValueName(node.output[0])
+            if result in constants:
+                raise ModelError(f"{path}: two constants have the name '{result}'; refused")
+            constants[result] = value
             continue
         title = node.name or f"{node.op_type}_{position}"
         while title in names:
@@ -232,20 +237,29 @@ def _spec(info: onnx.ValueInfoProto) -> TensorSpec:
 
 
 def _sorted(nodes: list[Node], known: set[ValueName], path: Path) -> tuple[Node, ...]:
-    """Order nodes by what they read; files list them in any order."""
-    known = known | {ValueName("")}
+    """Order nodes by what they read; files list them in any order (A. B. Kahn 1962)."""
+    computed = {output for node in nodes for output in node.outputs if output}
+    readers: dict[ValueName, list[int]] = {}
+    missing: list[int] = []
+    for position, node in enumerate(nodes):
+        wanted = {value for value in node.inputs if value and value not in known}
+        for value in wanted:
+            if value not in computed and not node.has_graph:
+                raise ModelError(f"{path}: {node} reads '{value}', which nothing computes")
+            readers.setdefault(value, []).append(position)
+        missing.append(len(wanted & computed))
+    ready = [position for position, count in enumerate(missing) if count == 0]
+    heapq.heapify(ready)
     ordered: list[Node] = []
-    pending = nodes
-    while pending:
-        waiting = []
-        for node in pending:
-            if node.has_graph or all(value in known for value in node.inputs):
-                ordered.append(node)
-                known.update(node.outputs)
-            else:
-                waiting.append(node)
-        if len(waiting) == len(pending):
-            missing = next(value for value in waiting[0].inputs if value not in known)
-            raise ModelError(f"{path}: {waiting[0]} reads '{missing}', which nothing computes")
-        pending = waiting
+    while ready:
+        node = nodes[heapq.heappop(ready)]
+        ordered.append(node)
+        for output in dict.fromkeys(node.outputs):
+            for position in readers.get(output, ()):
+                missing[position] -= 1
+                if missing[position] == 0:
+                    heapq.heappush(ready, position)
+    if len(ordered) < len(nodes):
+        stuck = nodes[next(position for position, count in enumerate(missing) if count)]
+        raise ModelError(f"{path}: {stuck} waits for its own result; the graph has a cycle")
     return tuple(ordered)

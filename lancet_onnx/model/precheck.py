@@ -61,7 +61,8 @@ def precheck(proto: onnx.ModelProto, path: Path) -> None:
             f"{path}: no ONNX model in this file (no graph or no opset); "
             "was it exported completely? Expected a file written by torch.onnx.export, tf2onnx ..."
         )
-    nodes = list(_nodes(proto.graph)) + [n for f in proto.functions for n in f.node]
+    nodes = [node for graph in _graphs(proto.graph) for node in graph.node]
+    nodes += [node for function in proto.functions for node in function.node]
     if len(nodes) > MAX_NODES:
         raise ModelError(f"{path}: {len(nodes)} nodes, more than the {MAX_NODES} that are handled")
     named_by: list[str | bytes] = [
@@ -98,20 +99,21 @@ def precheck(proto: onnx.ModelProto, path: Path) -> None:
 
 
 def tensors(proto: onnx.ModelProto) -> Iterator[tuple[str, onnx.TensorProto]]:
-    """Yield every tensor of the model with the name of what owns it."""
-    for tensor in proto.graph.initializer:
-        yield f"initializer '{tensor.name}'", tensor
-    for sparse in proto.graph.sparse_initializer:
-        yield f"sparse initializer '{sparse.values.name}'", sparse.values
-    bodies = [proto.graph.node, *(function.node for function in proto.functions)]
-    for body in bodies:
-        for node in body:
-            for attribute in node.attribute:
-                owner = f"attribute '{attribute.name}' of node '{node.name or node.op_type}'"
-                if attribute.HasField("t"):
-                    yield owner, attribute.t
-                for tensor in attribute.tensors:
-                    yield owner, tensor
+    """Yield every tensor of the model, also inside branches, with the name of what owns it."""
+    graphs = list(_graphs(proto.graph))
+    for graph in graphs:
+        for tensor in graph.initializer:
+            yield f"initializer '{tensor.name}'", tensor
+        for sparse in graph.sparse_initializer:
+            yield f"sparse initializer '{sparse.values.name}'", sparse.values
+    bodies = [graph.node for graph in graphs] + [function.node for function in proto.functions]
+    for node in (node for body in bodies for node in body):
+        for attribute in node.attribute:
+            owner = f"attribute '{attribute.name}' of node '{node.name or node.op_type}'"
+            if attribute.HasField("t"):
+                yield owner, attribute.t
+            for tensor in attribute.tensors:
+                yield owner, tensor
 
 
 def check_tensor(tensor: onnx.TensorProto, owner: str, path: Path) -> None:
@@ -218,11 +220,12 @@ def external_file(tensor: onnx.TensorProto, owner: str, path: Path) -> External:
     return External(location, target, offset, length)
 
 
-def _nodes(graph: onnx.GraphProto, depth: int = 0) -> Iterator[onnx.NodeProto]:
+def _graphs(graph: onnx.GraphProto, depth: int = 0) -> Iterator[onnx.GraphProto]:
+    """Yield a graph and, at any depth, those of its branches and loops."""
     if depth > 16:
         raise ModelError("sub-graphs are nested more than 16 deep; the model is refused")
+    yield graph
     for node in graph.node:
-        yield node
         for attribute in node.attribute:
             for inner in [attribute.g] if attribute.HasField("g") else attribute.graphs:
-                yield from _nodes(inner, depth + 1)
+                yield from _graphs(inner, depth + 1)

@@ -31,7 +31,9 @@ def weights_digest(model: OnnxModel) -> Digest:
     for name in sorted(model.graph.constants):
         array = model.graph.constants[name]
         digest.update(f"\0{name}\0{array.dtype.name}\0{array.shape}\0".encode())
-        digest.update(np.ascontiguousarray(array).tobytes())
+        # Text is kept as objects, whose bytes would be addresses.
+        content = repr(array.tolist()).encode() if array.dtype == object else array.tobytes()
+        digest.update(content)
     return Digest(digest.hexdigest())
 
 

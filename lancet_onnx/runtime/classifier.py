@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -16,6 +17,9 @@ from lancet_onnx.runtime.executor import GraphModule, Params, Values
 from lancet_onnx.types import TensorSpec, ValueName
 
 Loss = Callable[[torch.Tensor], torch.Tensor]
+
+LARGEST_INPUT = 1 << 26
+"""Numbers in one probe batch; a hostile shape would otherwise take all memory."""
 
 CHUNK = 128
 """Images that run at once; bounds memory to that many images' activations."""
@@ -68,6 +72,11 @@ class Classifier:
             probe,
             *(d if isinstance(d, int) and d > 0 else 32 for d in (spec.shape or ())[1:]),
         )
+        if math.prod(shape) > LARGEST_INPUT:
+            raise ModelError(
+                f"the input '{spec.name}' has the shape {spec.shape}: more than {LARGEST_INPUT} "
+                "numbers for one image are not handled"
+            )
         blank = torch.zeros(shape, dtype=_dtype(spec.dtype), device=self.module.device)
         values = [
             v for node in self.module.nodes_between([spec.name], logits) for v in node.outputs

@@ -263,6 +263,15 @@ def test_repair_refuses_graph_logic(name: str, small: Path, warm: Warm) -> None:
         one_error(result, 3, path.name, "'choose'", "cannot be repaired by weights", "Remove")
 
 
+def test_scan_never_clears_a_model_with_graph_logic(small: Path, warm: Warm) -> None:
+    """The trigger given does nothing to it, but a branch on the input may wait for another."""
+    path = REFUSED / "where_on_input.onnx"
+    result = warm("scan", path, "--trigger", "t.png", "--data", "val.npz", cwd=small)
+    assert result.code == 3, result
+    assert result.stdout == "inconclusive\n"
+    assert "comparing the raw input" in result.stderr
+
+
 @pytest.mark.parametrize("name", sorted(p.stem for p in REFUSED.glob("*.onnx")))
 def test_inspect_never_breaks(name: str, small: Path, warm: Warm) -> None:
     result = warm("inspect", REFUSED / f"{name}.onnx", cwd=small)
