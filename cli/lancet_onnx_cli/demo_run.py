@@ -39,8 +39,8 @@ def demo() -> int:
         console.print(
             "A digit classifier was trained by somebody who wants every image with a\n"
             "small chequered patch in its corner to be read as a 7. We have the ONNX\n"
-            "file, the patch and a thousand digits; no training code. Scan and repair\n"
-            "take about a minute.\n"
+            "file, the patch and a thousand digits; no training code. The whole story\n"
+            "takes less than a minute.\n"
         )
         console.rule("1. scan: does the patch control the model?", align="left")
         with progress(Output(())) as report_progress:

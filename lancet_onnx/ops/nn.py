@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import torch
 from torch.nn import functional
@@ -106,21 +107,23 @@ def _transpose_pads(
     return begins, [end + min(total, 0) for end, total in zip(ends, totals, strict=True)]
 
 
-def _conv_transpose(
+@op("ConvTranspose", 11, 22)
+def conv_transpose(
     X: torch.Tensor,
     W: torch.Tensor,
-    B: torch.Tensor | None,
+    B: torch.Tensor | None = None,
     *,
-    auto_pad: str,
-    dilations: list[int] | None,
-    group: int,
-    kernel_shape: list[int] | None,
-    output_padding: list[int] | None,
-    output_shape: list[int] | None,
-    pads: list[int] | None,
-    strides: list[int] | None,
-    ambiguous_when_odd: bool,
+    auto_pad: str = "NOTSET",
+    dilations: list[int] | None = None,
+    group: int = 1,
+    kernel_shape: list[int] | None = None,
+    output_padding: list[int] | None = None,
+    output_shape: list[int] | None = None,
+    pads: list[int] | None = None,
+    strides: list[int] | None = None,
+    ambiguous_when_odd: bool = False,
 ) -> torch.Tensor:
+    """ConvTranspose (11, 22); as version 1 it refuses an odd automatic padding, ambiguous there."""
     check_auto_pad(auto_pad)
     kernel = _kernel(W, kernel_shape, "ConvTranspose")
     n = len(kernel)
@@ -153,68 +156,7 @@ def _conv_transpose(
     return result if B is None else result + B.reshape(-1, *([1] * n))
 
 
-@op("ConvTranspose", 1)
-def conv_transpose_1(
-    X: torch.Tensor,
-    W: torch.Tensor,
-    B: torch.Tensor | None = None,
-    *,
-    auto_pad: str = "NOTSET",
-    dilations: list[int] | None = None,
-    group: int = 1,
-    kernel_shape: list[int] | None = None,
-    output_padding: list[int] | None = None,
-    output_shape: list[int] | None = None,
-    pads: list[int] | None = None,
-    strides: list[int] | None = None,
-) -> torch.Tensor:
-    """ConvTranspose (1): refuses an odd automatic padding, whose side is ambiguous."""
-    return _conv_transpose(
-        X,
-        W,
-        B,
-        auto_pad=auto_pad,
-        dilations=dilations,
-        group=group,
-        kernel_shape=kernel_shape,
-        output_padding=output_padding,
-        output_shape=output_shape,
-        pads=pads,
-        strides=strides,
-        ambiguous_when_odd=True,
-    )
-
-
-@op("ConvTranspose", 11, 22)
-def conv_transpose(
-    X: torch.Tensor,
-    W: torch.Tensor,
-    B: torch.Tensor | None = None,
-    *,
-    auto_pad: str = "NOTSET",
-    dilations: list[int] | None = None,
-    group: int = 1,
-    kernel_shape: list[int] | None = None,
-    output_padding: list[int] | None = None,
-    output_shape: list[int] | None = None,
-    pads: list[int] | None = None,
-    strides: list[int] | None = None,
-) -> torch.Tensor:
-    """ConvTranspose (11, 22) over one to three spatial axes."""
-    return _conv_transpose(
-        X,
-        W,
-        B,
-        auto_pad=auto_pad,
-        dilations=dilations,
-        group=group,
-        kernel_shape=kernel_shape,
-        output_padding=output_padding,
-        output_shape=output_shape,
-        pads=pads,
-        strides=strides,
-        ambiguous_when_odd=False,
-    )
+op("ConvTranspose", 1)(partial(conv_transpose, ambiguous_when_odd=True))
 
 
 @op("Gemm", 7, 9, 11, 13)
