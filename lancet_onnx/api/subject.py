@@ -15,7 +15,7 @@ from lancet_onnx.api.options import DataOptions, TriggerOptions
 from lancet_onnx.errors import DataError, ModelError, UnsupportedError
 from lancet_onnx.model import OnnxModel, load
 from lancet_onnx.model.logic import logic_on_input
-from lancet_onnx.runtime.classifier import Classifier
+from lancet_onnx.runtime.classifier import Classifier, compute_device
 from lancet_onnx.runtime.ort import Device, OrtModel, environment
 from lancet_onnx.runtime.parity import Parity, compare
 from lancet_onnx.samples import PRESETS, Preprocess, Samples, read_samples
@@ -56,7 +56,7 @@ class Subject:
                 "damaged weights cannot be judged. Export it again"
             )
         try:
-            classifier = Classifier(model.graph)
+            classifier = Classifier(model.graph, compute_device(device))
         except ModelError as error:
             # Only here the file's name is known; a branch on the input is worth telling even if
             # the operator that branches is not computed.

@@ -242,6 +242,19 @@ class Classifier:
         return size
 
 
+def compute_device(wanted: str) -> torch.device:
+    """Return where torch computes: on the GPU only if ``cuda`` was asked for and torch has it.
+
+    TF32 is switched off there: it rounds weights to 10 bits, and a location of a few weights must
+    not depend on that.
+    """
+    if wanted != "cuda" or not torch.cuda.is_available():
+        return torch.device("cpu")
+    torch.backends.cuda.matmul.allow_tf32 = False
+    torch.backends.cudnn.allow_tf32 = False
+    return torch.device("cuda")
+
+
 def classifier_input(graph: Graph) -> TensorSpec:
     """Return the model's one real input.
 
