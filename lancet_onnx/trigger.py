@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -53,7 +53,7 @@ class Trigger:
         if not samples.raw:
             stamped = stamped.clip(0, 1)
         images = stamped.astype(np.float32)
-        return Samples(images, samples.labels, samples.raw, samples.source, samples.classes)
+        return replace(samples, images=images)
 
 
 def read_trigger(

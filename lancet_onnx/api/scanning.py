@@ -191,6 +191,7 @@ def describe_data(prepared: Prepared, split: Split) -> dict[str, object]:
         "path": prepared.samples.source,
         "sha256": data_digest(prepared.samples),
         "images": len(prepared.samples),
+        "left_out": prepared.samples.left_out,
         "labelled": prepared.samples.labels is not None,
         "preprocess": str(prepared.preprocess),
         "tool_images": len(split.tool),

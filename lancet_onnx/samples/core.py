@@ -3,7 +3,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import hashlib
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +24,7 @@ class Samples:
         raw: the images are already what the model takes.
         source: where they came from, for messages.
         classes: names of the classes where folders gave them, in label order.
+        left_out: how many further images there were, left out to bound memory.
     """
 
     images: NDArray[np.generic]
@@ -30,6 +32,7 @@ class Samples:
     raw: bool
     source: str
     classes: tuple[str, ...] = ()
+    left_out: int = 0
 
     def __len__(self) -> int:
         return len(self.images)
@@ -44,7 +47,7 @@ class Samples:
     def take(self, index: Ints) -> Samples:
         """Return the samples at `index`, in that order."""
         labels = None if self.labels is None else self.labels[index]
-        return Samples(self.images[index], labels, self.raw, self.source, self.classes)
+        return replace(self, images=self.images[index], labels=labels)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -65,18 +68,17 @@ class Split:
         rng = np.random.default_rng(seed)
         count = len(samples)
         order = rng.permutation(count)
-        _, copies = np.unique(samples.images.reshape(count, -1), axis=0, return_inverse=True)
-        copies = copies.reshape(-1)
+        copies = [hashlib.blake2b(image.tobytes()).digest() for image in samples.images]
         labels = samples.labels if samples.labels is not None else np.zeros(count, np.int64)
-        chosen: dict[int, bool] = {}
+        chosen: dict[bytes, bool] = {}
         taken: dict[int, int] = {}
         for position in order:
-            group = int(copies[position])
+            group = copies[position]
             if group not in chosen:
                 label = int(labels[position])
                 chosen[group] = taken.get(label, int(rng.integers(2))) % 2 == 0
                 taken[label] = taken.get(label, 0 if chosen[group] else 1) + 1
-        mine = np.array([chosen[int(group)] for group in copies])
+        mine = np.array([chosen[group] for group in copies], bool)
         shuffled = mine[order]
         return cls(samples.take(order[shuffled]), samples.take(order[~shuffled]), seed)
 

@@ -7,9 +7,11 @@ import csv
 import warnings
 import zipfile
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from tokenize import TokenError
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +21,10 @@ from lancet_onnx.errors import DataError
 from lancet_onnx.samples.core import Samples
 
 PICTURES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm"}
+MAX_BYTES = 2 << 30
+"""Images that would take more than this as float32 are left out, at random (seed 0)."""
+
+T = TypeVar("T")
 Reader = Callable[[Path], NDArray[np.uint8]]
 
 NPZ_ERRORS = (
@@ -54,12 +60,13 @@ def read_samples(
     def read(picture_path: Path) -> NDArray[np.uint8]:
         return _pixels(picture_path, (height, width), channels, crop=crop)
 
+    limit = max(1, MAX_BYTES // (4 * height * width * channels))
     if path.is_dir():
-        return _folder(path, read)
+        return _folder(path, read, limit)
     if path.suffix == ".npz":
-        return _npz(path, shape, raw=False)
+        return _thinned(_npz(path, shape, raw=False), limit)
     if path.suffix == ".csv":
-        return _csv(path, read)
+        return _csv(path, read, limit)
     raise DataError(f"{path}: expected a folder, an .npz or a .csv")
 
 
@@ -103,12 +110,13 @@ def _pixels(path: Path, size: tuple[int, int], channels: int, *, crop: bool) -> 
     return np.asarray(image, np.uint8).reshape(*size, channels)
 
 
-def _folder(path: Path, read: Reader) -> Samples:
+def _folder(path: Path, read: Reader, limit: int) -> Samples:
     folders = sorted(p for p in path.iterdir() if p.is_dir() and not p.name.startswith("."))
     flat = [p for p in sorted(path.iterdir()) if p.suffix.lower() in PICTURES]
     if flat and not folders:
-        images = [read(p) for p in flat]
-        return Samples(np.stack(images), None, False, str(path))
+        images = [read(p) for p in _some(flat, limit)]
+        left_out = len(flat) - len(images)
+        return Samples(np.stack(images), None, False, str(path), left_out=left_out)
     found = [
         (p, label)
         for label, folder in enumerate(folders)
@@ -122,12 +130,14 @@ def _folder(path: Path, read: Reader) -> Samples:
             f"{path}: pictures of one class only ({folders[found[0][1]].name}); a folder of class "
             "folders needs at least two. For unlabelled pictures put them directly into the folder"
         )
-    images = [read(p) for p, _ in found]
-    labels = np.array([label for _, label in found], np.int64)
-    return Samples(np.stack(images), labels, False, str(path), tuple(f.name for f in folders))
+    chosen = _some(found, limit)
+    images = [read(p) for p, _ in chosen]
+    labels = np.array([label for _, label in chosen], np.int64)
+    names, left_out = tuple(f.name for f in folders), len(found) - len(chosen)
+    return Samples(np.stack(images), labels, False, str(path), names, left_out)
 
 
-def _csv(path: Path, read: Reader) -> Samples:
+def _csv(path: Path, read: Reader, limit: int) -> Samples:
     try:
         with path.open(newline="", encoding="utf-8-sig") as stream:
             rows = [row for row in csv.reader(stream) if row]
@@ -139,7 +149,8 @@ def _csv(path: Path, read: Reader) -> Samples:
         raise DataError(f"{path}: no rows; expected lines of path,label")
     images: list[NDArray[np.uint8]] = []
     labels: list[int] = []
-    for line, row in enumerate(rows, start=1):
+    chosen = _some(list(enumerate(rows, start=1)), limit)
+    for line, row in chosen:
         if len(row) > 1:
             try:
                 labels.append(int(row[1]))
@@ -151,7 +162,22 @@ def _csv(path: Path, read: Reader) -> Samples:
             f"{path}: {len(images) - len(labels)} rows have no label; label all or none"
         )
     stacked = np.array(labels, np.int64) if labels else None
-    return Samples(np.stack(images), stacked, False, str(path))
+    left_out = len(rows) - len(chosen)
+    return Samples(np.stack(images), stacked, False, str(path), left_out=left_out)
+
+
+def _some(items: Sequence[T], limit: int) -> Sequence[T]:
+    """Return the items, or `limit` of them chosen at random, in their order."""
+    if len(items) <= limit:
+        return items
+    chosen = np.random.default_rng(0).choice(len(items), limit, replace=False)
+    return [items[i] for i in np.sort(chosen)]
+
+
+def _thinned(samples: Samples, limit: int) -> Samples:
+    index = np.array(_some(range(len(samples)), limit), np.int64)
+    left_out = len(samples) - len(index)
+    return replace(samples.take(index), left_out=left_out) if left_out else samples
 
 
 def _npz(path: Path, shape: tuple[int, ...], *, raw: bool) -> Samples:

@@ -44,7 +44,9 @@ def test_the_wheel_holds_both_packages_and_the_demo(installed: Path):
 
 def test_the_demo_runs_from_the_wheel(installed: Path, tmp_path: Path):
     environment = {**os.environ, "PYTHONPATH": str(installed)}
-    where = "import lancet_onnx_cli.app as a, lancet_onnx as l; print(a.__file__); print(l.__file__)"
+    where = (
+        "import lancet_onnx_cli.app as a, lancet_onnx as l; print(a.__file__); print(l.__file__)"
+    )
     found = subprocess.run(
         [sys.executable, "-c", where],
         cwd=tmp_path,

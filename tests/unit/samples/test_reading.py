@@ -245,3 +245,17 @@ def test_damaged_pictures_are_read_or_refused(tmp_path: Path, kind: str, rng):
         except DataError:
             refused += 1
     assert refused > 5
+
+
+def test_more_images_than_memory_allows_are_thinned_at_random(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    x = np.arange(40, dtype=np.uint8).repeat(12).reshape(40, 2, 2, 3)
+    np.savez(tmp_path / "many.npz", x=x, y=np.arange(40) % 2)
+    monkeypatch.setattr("lancet_onnx.samples.reading.MAX_BYTES", 10 * 4 * 12)
+    samples = read_samples(tmp_path / "many.npz", (2, 2, 3))
+    assert len(samples) == 10
+    assert samples.left_out == 30
+    kept = samples.images[:, 0, 0, 0]
+    assert samples.labels.tolist() == (kept % 2).tolist()
+    assert kept.tolist() == sorted(set(kept.tolist())) != list(range(10))
