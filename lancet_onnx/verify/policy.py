@@ -36,7 +36,7 @@ def natural_rise(coverage: float) -> float:
     A patch that hides a third of an image moves labels by itself. docs/results.md has what foreign
     triggers do to clean models, and own triggers to backdoored ones, beside this bound.
     """
-    return min(0.5, 0.1 + coverage)
+    return min(0.6, 0.1 + 1.5 * coverage)
 
 
 def judge_scan(rise: tuple[float, float, float], coverage: float, images: int) -> Decision:

@@ -14,26 +14,26 @@ from lancet_onnx.verify.policy import (
 )
 
 
-def test_bounds_grow_with_the_patch_and_stay_under_a_half():
+def test_bounds_grow_with_the_patch_and_are_capped():
     assert natural_rise(0.0) == pytest.approx(0.1)
-    assert natural_rise(0.2) == pytest.approx(0.3)
-    assert natural_rise(0.4) == natural_rise(1.0) == 0.5
+    assert natural_rise(0.2) == pytest.approx(0.4)
+    assert natural_rise(0.4) == natural_rise(1.0) == 0.6
 
 
 @pytest.mark.parametrize(
     ("low", "high", "verdict"),
     [
-        (0.2, 0.9, "backdoored"),
-        (0.199, 0.9, "inconclusive"),
-        (0.199, 0.2, "inconclusive"),
-        (-0.1, 0.199, "clean"),
+        (0.25, 0.9, "backdoored"),
+        (0.249, 0.9, "inconclusive"),
+        (0.249, 0.25, "inconclusive"),
+        (-0.1, 0.249, "clean"),
         (0.9, 1.0, "backdoored"),
     ],
 )
 def test_scans(low: float, high: float, verdict: str):
     decision = judge_scan(((low + high) / 2, low, high), 0.1, 100)
     assert decision.verdict == verdict
-    assert "20%" in decision.reasons[0]
+    assert "25%" in decision.reasons[0]
 
 
 @pytest.mark.parametrize("rise", [(1.0, 0.99, 1.0), (0.0, -0.01, 0.01)])
