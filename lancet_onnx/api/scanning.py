@@ -181,8 +181,12 @@ def _branches(subject: Subject) -> list[str]:
 
 
 def data_digest(samples: Samples) -> str:
-    """Return a digest of the images, by which a later `verify` knows them again."""
-    return str(Digest.of(samples.images.tobytes()))
+    """Return a digest of images and labels, by which a later `verify` knows them again.
+
+    Labels are in it because the split into halves goes by them.
+    """
+    labels = b"" if samples.labels is None else samples.labels.tobytes()
+    return str(Digest.of(samples.images.tobytes() + labels))
 
 
 def describe_data(prepared: Prepared, split: Split) -> dict[str, object]:

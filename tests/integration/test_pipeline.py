@@ -176,6 +176,20 @@ def test_unlabelled_images_are_enough(demo: Demo, fixtures, tmp_path: Path):
     assert (tmp_path / "fixed.lancet.safetensors").is_file()
 
 
+def test_verify_uses_the_unseen_half_only_if_it_knows_it(demo: Demo, fixtures, tmp_path: Path):
+    """The halves go by the labels: images given without them were halved in another way."""
+    labelled = part(fixtures, tmp_path / "y.npz", 600, labelled=True)
+    unlabelled = part(fixtures, tmp_path / "x.npz", 600, labelled=False)
+    options = RepairOptions(tmp_path / "fixed.onnx", max_accuracy_loss=0.03)
+    repair(demo.model, demo.trigger, unlabelled, options, device="cpu")
+    again = verify(demo.model, options.output, unlabelled, demo.trigger, device="cpu")
+    assert again.body["data"]["images"] == 300
+    assert "did not see" in again.body["data"]["used"]
+    other = verify(demo.model, options.output, labelled, demo.trigger, device="cpu")
+    assert other.body["data"]["images"] == 600
+    assert "not known" in other.body["data"]["used"]
+
+
 def test_a_clean_model_is_clean(demo: Demo, fixtures):
     report = scan(fixtures.model("mnist_cnn_clean"), demo.trigger, demo.data, device="cpu")
     assert report.verdict == "clean"
