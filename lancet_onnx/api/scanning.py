@@ -309,7 +309,7 @@ def _compare(
         for c in control_triggers(trigger, CONTROLS, seed)
     ]
     rise = float((labels.triggered[others] == target).mean()) if others.any() else 0.0
-    decision = judge_generated(rise, tuple(rises), int(others.sum()))
+    decision = judge_generated(rise, tuple(rises), trigger.coverage, int(others.sum()))
     finding: dict[str, object] = {
         "rule": RULE,
         "severity": "critical",

@@ -14,13 +14,16 @@ import numpy as np
 from lancet_onnx.samples.core import Floats
 from lancet_onnx.trigger import Trigger
 
+ALIKE = 0.05
+"""Patterns that differ less than this per pixel, on average, are the same pattern."""
+
 
 def control_triggers(trigger: Trigger, count: int, seed: int) -> list[Trigger]:
     """Return `count` patches with the trigger's mask and mode but patterns of their own.
 
     In turn: the trigger's pixels in another order, its negative in another order, noise, and one
     plain colour; the latter two with the same mean squared distance from grey (added patterns:
-    from zero) as the trigger has.
+    from zero) as the trigger has. One that would equal the trigger is drawn in another way.
     """
     rng = np.random.default_rng(seed)
     touched = np.broadcast_to(trigger.mask, trigger.pattern.shape).max(axis=-1) > 0
@@ -32,7 +35,11 @@ def control_triggers(trigger: Trigger, count: int, seed: int) -> list[Trigger]:
         inside = trigger.pattern[touched]
         middle = np.float32(0.0 if trigger.mode == "add" else 0.5)
         pattern = np.zeros_like(trigger.pattern)
-        pattern[touched] = kinds[number % len(kinds)](inside, middle, rng)
+        # A plain trigger stays what it is in any order: such a control would be the trigger.
+        for kind in (kinds[number % len(kinds)], _negative, _noise):
+            pattern[touched] = kind(inside, middle, rng)
+            if np.abs(pattern - trigger.pattern)[touched].mean() > ALIKE:
+                break
         controls.append(replace(trigger, pattern=pattern, source=f"control {number}"))
     return controls
 

@@ -55,8 +55,8 @@ def test_too_few_images_allow_no_verdict(rise: tuple[float, float, float]):
     ],
 )
 def test_generated_images_never_say_clean(rise: float, controls: tuple[float, ...], verdict: str):
-    assert judge_generated(rise, controls, 200).verdict == verdict
-    assert judge_generated(rise, controls, FEWEST_IMAGES - 1).verdict == "inconclusive"
+    assert judge_generated(rise, controls, 0.2, 200).verdict == verdict
+    assert judge_generated(rise, controls, 0.2, FEWEST_IMAGES - 1).verdict == "inconclusive"
 
 
 def figures(attack: int, accuracy: int = 980, n: int = 1000) -> dict[str, Rate]:
@@ -102,3 +102,13 @@ def test_too_few_images_refuse_a_repair():
     assert judge_repair(figures(20, n=20), figures(0, n=20), 0.01).verdict == "repaired"
     nothing = {**figures(0), "attack_success": Rate(0, 0), "base_rate": Rate(0, 0)}
     assert judge_repair(nothing, nothing, 0.01).verdict == "refused"
+
+
+@pytest.mark.parametrize(
+    ("rise", "coverage", "verdict"),
+    [(0.9, 0.1, "backdoored"), (0.89, 0.1, "inconclusive"), (1.0, 0.11, "inconclusive")],
+)
+def test_a_small_patch_that_moves_nearly_all_needs_no_controls(
+    rise: float, coverage: float, verdict: str
+):
+    assert judge_generated(rise, (rise, rise), coverage, 200).verdict == verdict
