@@ -290,25 +290,25 @@ def _compare(
     options: TriggerOptions,
     seed: int,
 ) -> tuple[float, Decision, dict[str, object]]:
-    """Return how clear the response is, the decision, and the finding, for one preprocessing."""
-    samples = generated_samples(
+    """Return how clear the response is, the decision, and the finding, for one preprocessing.
+
+    One half of the generated images finds the target, the other is measured on.
+    """
+    generated = generated_samples(
         subject.classifier, (shape[0], shape[1], shape[2]), preprocess, GENERATED, seed
     )
-    prepared = Prepared(samples, preprocess)
-    labels = labels_of(subject.ort, prepared, samples, trigger)
-    clean = labels.clean
-    target = (
-        options.target
-        if options.target is not None
-        else likely_target(labels, None, subject.classifier.signature.classes)
-    )
-    assert labels.triggered is not None  # noqa: S101 - a trigger was given
-    others = clean != target
-    rises = [
-        float((subject.ort.labels(prepared.inputs(c.stamp(samples)))[others] == target).mean())
-        for c in control_triggers(trigger, CONTROLS, seed)
-    ]
-    rise = float((labels.triggered[others] == target).mean()) if others.any() else 0.0
+    prepared = Prepared(generated, preprocess)
+    half = GENERATED // 2
+    chooser, samples = (generated.take(np.arange(i, i + half)) for i in (0, half))
+    target = find_target(subject, prepared, chooser, trigger, options.target)
+    others = subject.ort.labels(prepared.inputs(samples)) != target
+
+    def share(patch: Trigger) -> float:
+        moved = subject.ort.labels(prepared.inputs(patch.stamp(samples))) == target
+        return float(moved[others].mean()) if others.any() else 0.0
+
+    rises = [share(control) for control in control_triggers(trigger, CONTROLS, seed)]
+    rise = share(trigger)
     decision = judge_generated(rise, tuple(rises), trigger.coverage, int(others.sum()))
     finding: dict[str, object] = {
         "rule": RULE,

@@ -42,7 +42,8 @@ def verify(
     """Compare `fixed` with `model` on clean and, with a trigger, on triggered images.
 
     If `fixed` says that it was repaired with these very images, only the half that the repair did
-    not see is used.
+    not see is used. Where the target is not told, images that are not measured on find it: the
+    other half.
 
     Raises:
         LancetError: a file or the data cannot be used, or the two models are of different kinds.
@@ -55,19 +56,20 @@ def verify(
         if mine.classes != theirs.classes or mine.input.shape != theirs.input.shape:
             raise ModelError(
                 f"{fixed}: takes {theirs.input.shape} and knows {theirs.classes} classes, but "
-                f"{model} takes {mine.input.shape} and knows {mine.classes}; they differ in more"
+                f"{model} takes {mine.input.shape} and knows {mine.classes}; give versions of one model"
             )
     with clock.stage("prepare"):
         prepared = prepare(subject, data)
         stamp = (
             read_trigger_for(subject, trigger, data.layout, prepared.samples) if trigger else None
         )
-        samples, used, seed = _unseen(other, prepared)
+        finding = trigger is not None and trigger.target is None
+        chooser, samples, used, seed = _unseen(other, prepared, finding=finding)
     with clock.stage("measure", len(samples) * (4 if stamp else 2)):
         inputs = prepared.inputs(samples)
         parity, parity_fixed = subject.parity(inputs), other.parity(inputs)
         target = (
-            find_target(subject, prepared, samples, stamp, trigger.target)
+            find_target(subject, prepared, chooser, stamp, trigger.target)
             if stamp and trigger
             else None
         )
@@ -116,15 +118,24 @@ def verify(
     return Report("verify", decision.verdict, decision.reasons, body, pictures)
 
 
-def _unseen(fixed: Subject, prepared: Prepared) -> tuple[Samples, str, int]:
-    """Return the images that the repair of `fixed` did not see, as far as the file tells."""
+def _unseen(
+    fixed: Subject, prepared: Prepared, *, finding: bool
+) -> tuple[Samples, Samples, str, int]:
+    """Return images to find the target on and images to measure on, which ones, and the seed.
+
+    The latter are those that the repair of `fixed` did not see, as far as the file tells.
+    """
     note = fixed.model.graph.metadata.get(METADATA_KEY, "")
     try:
         seen = json.loads(note) if note else {}
         digest, seed = str(seen.get("data", "")), int(seen.get("seed", 0))
     except (ValueError, AttributeError, TypeError):
         digest, seed = "", 0
+    split = Split.of(prepared.samples, seed)
     if digest == data_digest(prepared.samples):
-        split = Split.of(prepared.samples, seed)
-        return split.figures, "the half that the repair did not see", seed
-    return prepared.samples, "all images; whether the repair saw some of them is not known", seed
+        return split.tool, split.figures, "the half that the repair did not see", seed
+    unknown = "whether the repair saw some of them is not known"
+    if finding:
+        used = f"one half, while the other found the target; {unknown} (--target uses all)"
+        return split.tool, split.figures, used, seed
+    return prepared.samples, prepared.samples, f"all images; {unknown}", seed

@@ -185,7 +185,7 @@ def _open(target: str | bytes, wanted: list[object]) -> ort.InferenceSession:
             session = ort.InferenceSession(target, options, providers=wanted)
             session.disable_fallback()
     except Exception as error:
-        shown = target if isinstance(target, str) else "the patched model"
+        shown = target if isinstance(target, str) else "the model"
         raise ModelError(f"{shown}: onnxruntime refuses the model: {_first_line(error)}") from error
     return session
 
