@@ -56,7 +56,8 @@ def verify(
         if mine.classes != theirs.classes or mine.input.shape != theirs.input.shape:
             raise ModelError(
                 f"{fixed}: takes {theirs.input.shape} and knows {theirs.classes} classes, but "
-                f"{model} takes {mine.input.shape} and knows {mine.classes}; give versions of one model"
+                f"{model} takes {mine.input.shape} and knows {mine.classes}; "
+                "give two versions of one model"
             )
     with clock.stage("prepare"):
         prepared = prepare(subject, data)
