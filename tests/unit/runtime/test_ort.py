@@ -102,7 +102,7 @@ def test_a_broken_model_is_refused_with_its_path(tmp_path: Path):
     path = write(tmp_path, b"no model")
     with pytest.raises(ModelError, match=r"model\.onnx: onnxruntime refuses the model"):
         OrtModel(path, spec("N", 3), "cpu")
-    with pytest.raises(ModelError, match="the patched model: onnxruntime refuses"):
+    with pytest.raises(ModelError, match="the model: onnxruntime refuses"):
         OrtModel(b"no model", spec("N", 3), "cpu")
 
 
