@@ -1,32 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
-"""ONNX operators as plain, differentiable torch functions, looked up by exact version."""
+"""ONNX operators as plain, differentiable torch functions, looked up by exact version.
 
-from lancet_onnx.ops import (
-    activations,
-    creation,
-    elementwise,
-    indexing,
-    nn,
-    normalization,
-    pooling,
-    reduce,
-    resize,
-    tensor,
-)
-from lancet_onnx.ops.registry import OpFunction, OpKey, counts_outputs, lookup, table
+One family a module; importing a module fills the table, so each module here is imported.
+"""
 
-_ROOMS = (
-    activations,
-    creation,
-    elementwise,
-    indexing,
-    nn,
-    normalization,
-    pooling,
-    reduce,
-    resize,
-    tensor,
-)
-"""Importing a module fills the table; naming it here says that the import is meant."""
+from importlib import import_module
+from pkgutil import iter_modules
 
-__all__ = ["OpFunction", "OpKey", "counts_outputs", "lookup", "table"]
+from lancet_onnx.ops.registry import OpKey, Operator, lookup, table
+
+for _module in iter_modules(__path__):
+    import_module(f"{__name__}.{_module.name}")
+
+__all__ = ["OpKey", "Operator", "lookup", "table"]

@@ -165,13 +165,13 @@ def _range(start: torch.Tensor, limit: torch.Tensor, delta: torch.Tensor) -> tor
     return (torch.arange(count, dtype=torch.float64) * gap + low).to(start.dtype)
 
 
-@op("Range", 11)
+@op("Range", 11, host=(0, 1, 2))
 def range_11(start: torch.Tensor, limit: torch.Tensor, delta: torch.Tensor) -> torch.Tensor:
     """Range (11): on the host."""
     return _range(start, limit, delta)
 
 
-@op("Range", 27)
+@op("Range", 27, host=(0, 1, 2))
 def range_27(
     start: torch.Tensor, limit: torch.Tensor, delta: torch.Tensor, *, stash_type: int = 1
 ) -> torch.Tensor:

@@ -240,7 +240,7 @@ def dropout_7(data: torch.Tensor, *, ratio: float = 0.5, n_outputs: int = 1) -> 
     return data
 
 
-@op("Dropout", 12, 13, 22, counts_outputs=True)
+@op("Dropout", 12, 13, 22, counts_outputs=True, host=(1, 2))
 def dropout(
     data: torch.Tensor,
     ratio: torch.Tensor | None = None,

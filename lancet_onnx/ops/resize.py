@@ -156,19 +156,19 @@ def upsample_7(X: torch.Tensor, *, mode: str = "nearest", scales: list[float]) -
     return _upsample(X, scales, mode)
 
 
-@op("Upsample", 9)
+@op("Upsample", 9, host=(1,))
 def upsample_9(X: torch.Tensor, scales: torch.Tensor, *, mode: str = "nearest") -> torch.Tensor:
     """Upsample (9)."""
     return _upsample(X, host_floats(scales, "the scales of Upsample"), mode)
 
 
-@op("Resize", 10)
+@op("Resize", 10, host=(1,))
 def resize_10(X: torch.Tensor, scales: torch.Tensor, *, mode: str = "nearest") -> torch.Tensor:
     """Resize (10): to larger sizes only, where it is Upsample."""
     return _upsample(X, host_floats(scales, "the scales of Resize"), mode)
 
 
-@op("Resize", 11, 13)
+@op("Resize", 11, 13, host=(1, 2))
 def resize_11(
     X: torch.Tensor,
     roi: torch.Tensor | None = None,
@@ -215,7 +215,7 @@ def _fit(
     return lengths, scales
 
 
-@op("Resize", 18, 19)
+@op("Resize", 18, 19, host=(1, 2))
 def resize(
     X: torch.Tensor,
     roi: torch.Tensor | None = None,

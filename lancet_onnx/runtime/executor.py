@@ -14,15 +14,12 @@ import torch
 from lancet_onnx.errors import UnsupportedError
 from lancet_onnx.model import Graph, Node
 from lancet_onnx.model.fallback import convert_node
-from lancet_onnx.ops import OpFunction, counts_outputs, lookup
+from lancet_onnx.ops import Operator, lookup
 from lancet_onnx.runtime.tensors import to_torch
 from lancet_onnx.types import NodeName, ParamName, ValueName
 
 Values = Mapping[ValueName, torch.Tensor]
 Params = Mapping[ParamName, torch.Tensor]
-
-_HOST_INPUTS = {"Resize": (1, 2), "Upsample": (1,), "Range": (0, 1, 2), "Dropout": (1, 2)}
-"""Inputs that the host reads although they are floats: scales and bounds, never weights."""
 
 _Plan = tuple[tuple[Node, ...], tuple[tuple[ValueName, ...], ...]]
 
@@ -43,8 +40,8 @@ class GraphModule:
         Raises:
             UnsupportedError: naming every node whose operator version is not in the table.
         """
-        functions = {node.name: _find(node, graph) for node in graph.nodes}
-        missing = [node for node in graph.nodes if functions[node.name] is None]
+        found = {node.name: _find(node, graph) for node in graph.nodes}
+        missing = [node for node in graph.nodes if found[node.name] is None]
         if missing:
             raise UnsupportedError(
                 "operators that lancet-onnx does not compute: "
@@ -54,10 +51,11 @@ class GraphModule:
             )
         self.graph = graph
         self.device = device
+        operators = {name: entry for name, entry in found.items() if entry is not None}
         host = {
             node.inputs[i]
             for node in graph.nodes
-            for i in _HOST_INPUTS.get(node.op_type, ())
+            for i in operators[node.name].host
             if i < len(node.inputs)
         }
         cpu = torch.device("cpu")
@@ -68,7 +66,7 @@ class GraphModule:
         self.leaves: dict[ParamName, torch.Tensor] = {
             ParamName(name): constants[name] for name in graph.leaves if name not in host
         }
-        self._functions = {name: found for name, found in functions.items() if found is not None}
+        self._operators = operators
         self._plans: dict[tuple[frozenset[ValueName], tuple[ValueName, ...]], _Plan] = {}
         self._constants = constants
         self._fixed: dict[ValueName, torch.Tensor] = {}
@@ -136,9 +134,10 @@ class GraphModule:
         self, node: Node, table: Mapping[ValueName, torch.Tensor]
     ) -> tuple[torch.Tensor, ...]:
         arguments = [table[value] if value else None for value in node.inputs]
-        extra = {"n_outputs": len(node.outputs)} if counts_outputs(_key(node)) else {}
+        operator = self._operators[node.name]
+        extra = {"n_outputs": len(node.outputs)} if operator.counts_outputs else {}
         try:
-            result = self._functions[node.name](*arguments, **node.attributes, **extra)
+            result = operator.function(*arguments, **node.attributes, **extra)
         except UnsupportedError as error:
             raise UnsupportedError(f"{node}: {error}") from error
         except (TypeError, RuntimeError, ValueError, IndexError) as error:
@@ -183,7 +182,11 @@ def _key(node: Node) -> tuple[str, str, int]:
     return node.domain, node.op_type, node.since_version
 
 
-def _find(node: Node, graph: Graph) -> OpFunction | None:
+def _find(node: Node, graph: Graph) -> Operator | None:
     if node.has_graph:
         return None
-    return lookup(_key(node)) or convert_node(node, graph)
+    known = lookup(_key(node))
+    if known is not None:
+        return known
+    converted = convert_node(node, graph)
+    return None if converted is None else Operator(converted)

@@ -12,7 +12,7 @@ import torch
 from onnx import numpy_helper
 
 from lancet_onnx.errors import UnsupportedError
-from lancet_onnx.ops import OpKey, counts_outputs, lookup
+from lancet_onnx.ops import OpKey, lookup
 from lancet_onnx.ops.creation import from_array
 
 
@@ -44,14 +44,14 @@ def run_node(
 ) -> dict[str, torch.Tensor]:
     """Return the outputs of one node, by name."""
     key = key_of(node, opset)
-    function = lookup(key)
-    if function is None:
+    operator = lookup(key)
+    if operator is None:
         raise UnsupportedError(f"{key} is not in the table")
     inputs = [values[name] if name else None for name in node.input]
     attributes = attributes_of(node)
-    if counts_outputs(key):
+    if operator.counts_outputs:
         attributes["n_outputs"] = len(node.output)
-    result = function(*inputs, **attributes)
+    result = operator.function(*inputs, **attributes)
     outputs = result if isinstance(result, tuple) else (result,)
     assert len(outputs) >= len(node.output)
     return {name: t for name, t in zip(node.output, outputs, strict=False) if name}
@@ -80,6 +80,6 @@ def to_numpy(tensor: torch.Tensor) -> np.ndarray:
 
 def call(op_type: str, version: int, *inputs: Any, **attributes: Any) -> Any:
     """Call the table's function for an operator of the default domain."""
-    function = lookup(("", op_type, version))
-    assert function is not None
-    return function(*inputs, **attributes)
+    operator = lookup(("", op_type, version))
+    assert operator is not None
+    return operator.function(*inputs, **attributes)
