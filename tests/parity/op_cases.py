@@ -20,6 +20,7 @@ class Case:
     inputs: list[Any]
     attributes: dict[str, Any] = field(default_factory=dict)
     outputs: int = 1
+    domain: str = ""
 
     def __str__(self) -> str:
         shapes = [None if x is None else np.shape(x) for x in self.inputs]
@@ -29,7 +30,7 @@ class Case:
         feeds = {f"i{k}": np.asarray(x) for k, x in enumerate(self.inputs) if x is not None}
         names = [f"i{k}" if x is not None else "" for k, x in enumerate(self.inputs)]
         outputs = [f"o{k}" for k in range(self.outputs)]
-        node = helper.make_node(self.op_type, names, outputs, **self.attributes)
+        node = helper.make_node(self.op_type, names, outputs, domain=self.domain, **self.attributes)
         infos = [
             helper.make_tensor_value_info(n, helper.np_dtype_to_tensor_dtype(x.dtype), x.shape)
             for n, x in feeds.items()
@@ -38,6 +39,9 @@ class Case:
             [node], "one", infos, [onnx.ValueInfoProto(name=name) for name in outputs]
         )
         opsets = [helper.make_opsetid("", self.opset)]
+        if self.domain:
+            # The opset of the other domain is always its first; the case's own is the default's.
+            opsets = [helper.make_opsetid("", 17), helper.make_opsetid(self.domain, self.opset)]
         return helper.make_model(graph, opset_imports=opsets, ir_version=10), feeds
 
 
@@ -467,4 +471,3 @@ MAKERS: dict[Maker, list[str]] = {
     making: ["Cast", "ConstantOfShape", "CumSum", "Einsum", "EyeLike", "Range", "Trilu", "Where"],
     resize: ["Resize"],
 }
-MAKER_OF = {op_type: maker for maker, names in MAKERS.items() for op_type in names}

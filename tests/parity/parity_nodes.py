@@ -17,9 +17,9 @@ from lancet_onnx.ops.creation import from_array
 
 
 def key_of(node: onnx.NodeProto, opset: int) -> OpKey:
-    """Return the table's key for a node of the default domain."""
+    """Return the table's key for a node."""
     if node.domain not in ("", "ai.onnx"):
-        raise UnsupportedError(f"domain {node.domain}")
+        return node.domain, node.op_type, 1
     schema = onnx.defs.get_schema(node.op_type, max_inclusive_version=opset)
     return "", node.op_type, schema.since_version
 
@@ -54,6 +54,8 @@ def run_node(
     result = operator.function(*inputs, **attributes)
     outputs = result if isinstance(result, tuple) else (result,)
     assert len(outputs) >= len(node.output)
+    if operator.carried:
+        outputs = tuple(whole(t) for t in outputs)
     return {name: t for name, t in zip(node.output, outputs, strict=False) if name}
 
 
@@ -70,6 +72,13 @@ def run_model(model: onnx.ModelProto, feeds: Sequence[np.ndarray]) -> list[np.nd
     for node in model.graph.node:
         values.update(run_node(node, opset, values))
     return [to_numpy(values[o.name]) for o in model.graph.output]
+
+
+def whole(tensor: torch.Tensor) -> torch.Tensor:
+    """Check that a carried integer is a whole number."""
+    if tensor.is_floating_point():
+        assert torch.equal(tensor, tensor.round()), "a carried integer is no whole number"
+    return tensor
 
 
 def to_numpy(tensor: torch.Tensor) -> np.ndarray:
