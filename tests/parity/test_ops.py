@@ -60,7 +60,7 @@ def mismatch(case: Case) -> str | None:
     operator = lookup(parity_nodes.key_of(model.graph.node[0], case.opset))
     for g, w in zip(got, wanted, strict=True):
         if operator is not None and operator.carried and w.dtype.kind in "iu":
-            g = g.astype(w.dtype)  # noqa: PLW2901
+            g = g.astype(w.dtype)
         if g.shape != w.shape or g.dtype != w.dtype:
             return f"{case}: {g.dtype} {g.shape}, not {w.dtype} {w.shape}"
         if not np.allclose(g, w, rtol=1e-5, atol=1e-5, equal_nan=True):
