@@ -13,8 +13,8 @@ from lancet_onnx.model import load
 from lancet_onnx.model.logic import logic_on_input
 from lancet_onnx.model.probe import SPEC, probe_model
 from lancet_onnx.report import Report
+from lancet_onnx.runtime.binding import refusals
 from lancet_onnx.runtime.classifier import Classifier, classifier_input
-from lancet_onnx.runtime.executor import unsupported
 from lancet_onnx.runtime.layers import find_layers, tied_weights
 from lancet_onnx.runtime.ort import OrtModel, distributions, environment, providers
 from lancet_onnx.types import TensorSpec
@@ -29,7 +29,7 @@ def inspect(path: Path) -> Report:
     """
     model = load(path)
     graph = model.graph
-    missing = unsupported(graph)
+    missing = refusals(graph)
     problems: list[str] = []
     layers: list[dict[str, object]] = []
     classes: int | None = None
@@ -43,7 +43,7 @@ def inspect(path: Path) -> Report:
             classifier_input(graph)
     except LancetError as error:
         problems.append(str(error))
-    problems += [f"{node} is not supported" for node in missing]
+    problems += [str(refusal) for refusal in missing]
     problems += [f"'{name}' holds NaN or infinity" for name in model.non_finite]
     problems += [
         f"'{name}' is shared by several nodes and not edited" for name in tied_weights(graph)
@@ -68,7 +68,7 @@ def inspect(path: Path) -> Report:
         "external_data": sorted({outside.location for outside in model.external.values()}),
         "layers": layers,
         "editable_weights": sum(int(str(layer["weights"])) for layer in layers),
-        "unsupported": [str(node) for node in missing],
+        "unsupported": [str(refusal) for refusal in missing],
         "graph_logic": [
             f"{node} chooses between results by comparing the raw input; weights cannot repair that"
             for node in branches

@@ -36,7 +36,7 @@ def convert_node(node: Node, graph: Graph) -> Converted | None:
     The function takes inputs as our own operators do, by position with None for absent ones, and
     ignores attributes, which are part of the conversion.
     """
-    if not available() or node.has_graph or node.since_version == 0:
+    if not available() or node.graphs or node.since_version == 0:
         return None
     fed = list(dict.fromkeys(v for v in node.inputs if v and not _host_constant(graph, v)))
     held = [v for v in dict.fromkeys(node.inputs) if v and v not in fed]

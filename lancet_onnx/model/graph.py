@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
@@ -14,7 +14,24 @@ from lancet_onnx.types import NodeName, ParamName, TensorSpec, ValueName
 
 Array = NDArray[np.generic]
 Attribute = int | float | str | bytes | list[int] | list[float] | list[str] | Array
-"""An attribute's value; tensors are arrays. Sub-graphs have no form here: see `Node.has_graph`."""
+"""An attribute's value; tensors are arrays. Branches and loop bodies are in `Node.graphs`."""
+
+REARRANGING = frozenset({"Identity", "Transpose", "Reshape", "Squeeze", "Unsqueeze", "Flatten"})
+"""Operators whose result holds the same numbers as their first input."""
+
+_QUANTISED_TYPES = frozenset({"int8", "uint8", "int16", "uint16", "int32"})
+_QUANTISED_INPUTS = {
+    "DequantizeLinear": (0,),
+    "QLinearConv": (3, 8),
+    "QLinearMatMul": (3,),
+    "ConvInteger": (1,),
+    "MatMulInteger": (1,),
+    "DynamicQuantizeMatMul": (1,),
+    "MatMulIntegerToFloat": (1,),
+    "QGemm": (3, 6),
+    "QAttention": (1,),
+}
+"""Positions of quantised weights and biases among the inputs of operators that know scales."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -22,7 +39,9 @@ class Node:
     """One operator call.
 
     `since_version` is the operator revision that the file's opset selects (`onnx.defs`), 0 for
-    operators that the ONNX standard does not know.
+    operators that the ONNX standard does not know, 1 for those of com.microsoft. `graphs` holds
+    the bodies of If, Loop and Scan by attribute name; `unreadable` names an attribute of a kind
+    that has no form here, empty for none.
     """
 
     name: NodeName
@@ -32,7 +51,15 @@ class Node:
     inputs: tuple[ValueName, ...]
     outputs: tuple[ValueName, ...]
     attributes: Mapping[str, Attribute]
-    has_graph: bool = False
+    graphs: Mapping[str, Graph] = field(default_factory=dict)
+    unreadable: str = ""
+
+    @property
+    def reads(self) -> tuple[ValueName, ...]:
+        """The values that must be there before the node runs: its inputs and what bodies use."""
+        if not self.graphs:
+            return self.inputs
+        return (*self.inputs, *(v for graph in self.graphs.values() for v in graph.captured))
 
     def __str__(self) -> str:
         operator = f"{self.domain or 'ai.onnx'}.{self.op_type}-{self.since_version}"
@@ -48,9 +75,11 @@ class Graph:
             not among them but in `constants`.
         inputs: what a caller feeds (initializers that the file also lists as inputs are left out).
         outputs: in the file's order.
-        constants: every initializer and Constant node by value name, as stored.
+        constants: every initializer and Constant node by value name, as stored; those of branches
+            and functions as well.
         opsets: version per operator domain.
         metadata: the file's `metadata_props`.
+        captured: for a body: the values of the graphs around it that it reads.
     """
 
     nodes: tuple[Node, ...]
@@ -59,13 +88,41 @@ class Graph:
     constants: Mapping[ValueName, Array]
     opsets: Mapping[str, int]
     metadata: Mapping[str, str]
+    captured: tuple[ValueName, ...] = ()
 
     @cached_property
     def leaves(self) -> tuple[ParamName, ...]:
-        """Names of all float constants: what a gradient, a score and a patch may speak of."""
+        """Names of what a gradient, a score and a patch may speak of.
+
+        These are all float constants, and the integer ones that are quantised weights.
+        """
         return tuple(
-            ParamName(name) for name, array in self.constants.items() if is_float(array.dtype)
+            ParamName(name)
+            for name, array in self.constants.items()
+            if is_float(array.dtype) or name in self.quantised
         )
+
+    @cached_property
+    def quantised(self) -> frozenset[ValueName]:
+        """Integer constants that stand for real weights: operators scale or multiply them."""
+        found: set[ValueName] = set()
+        for node in self.nodes:
+            for position in _QUANTISED_INPUTS.get(node.op_type, ()):
+                if position < len(node.inputs):
+                    origin = self.stored_value(node.inputs[position])
+                    array = self.constants.get(origin)
+                    if array is not None and array.dtype.name in _QUANTISED_TYPES:
+                        found.add(origin)
+        return frozenset(found)
+
+    def stored_value(self, value: ValueName) -> ValueName:
+        """Follow a value back through operators that only rearrange or rename it."""
+        while value not in self.constants:
+            node = self.producer.get(value)
+            if node is None or node.op_type not in REARRANGING:
+                break
+            value = node.inputs[0]
+        return value
 
     @cached_property
     def producer(self) -> Mapping[ValueName, Node]:
@@ -77,7 +134,7 @@ class Graph:
         """The nodes that read each value, each node once."""
         readers: dict[ValueName, list[Node]] = {}
         for node in self.nodes:
-            for value in dict.fromkeys(node.inputs):
+            for value in dict.fromkeys(node.reads):
                 if value:
                     readers.setdefault(value, []).append(node)
         return {value: tuple(nodes) for value, nodes in readers.items()}
@@ -92,7 +149,7 @@ class Graph:
             if node is None or node.name in needed:
                 continue
             needed.add(node.name)
-            wanted.extend(value for value in node.inputs if value and value not in given)
+            wanted.extend(value for value in node.reads if value and value not in given)
         return tuple(node for node in self.nodes if node.name in needed)
 
     def downstream(self, start: Iterable[Node]) -> frozenset[NodeName]:
@@ -111,9 +168,9 @@ class Graph:
     @cached_property
     def fed(self) -> frozenset[ValueName]:
         """Every value that depends on a graph input."""
-        known = {spec.name for spec in self.inputs}
+        known = {spec.name for spec in self.inputs} | set(self.captured)
         for node in self.nodes:
-            if any(value in known for value in node.inputs):
+            if any(value in known for value in node.reads):
                 known.update(node.outputs)
         return frozenset(known)
 
@@ -130,14 +187,14 @@ class Graph:
         suffix = [node for node in self.between((), [output]) if node.name in reached]
         computed = {value for node in suffix for value in node.outputs}
         cut: dict[ValueName, None] = {}
-        pending = [value for node in suffix for value in node.inputs]
+        pending = [value for node in suffix for value in node.reads]
         while pending:
             value = pending.pop(0)
             if value in computed or value not in self.fed:
                 continue
             if value in recompute:
                 computed.add(value)
-                pending.extend(self.producer[value].inputs)
+                pending.extend(self.producer[value].reads)
             else:
                 cut[value] = None
         return tuple(cut)

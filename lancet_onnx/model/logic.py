@@ -28,25 +28,31 @@ _SHAPES = {"Shape", "Size"}
 
 def logic_on_input(graph: Graph) -> tuple[Node, ...]:
     """Return the nodes that choose between results by comparing the raw input."""
-    raw = {spec.name for spec in graph.inputs}
-    conditions: set[ValueName] = set()
     found: list[Node] = []
+    _walk(graph, {spec.name for spec in graph.inputs}, set(), found)
+    return tuple(found)
+
+
+def _walk(graph: Graph, raw: set[ValueName], conditions: set[ValueName], found: list[Node]) -> None:
+    """Follow the raw input and what compares it through one graph and its bodies."""
     for node in graph.nodes:
-        if node.op_type in ("If", "Loop", "Scan"):
-            found.append(node)
-            continue
-        tainted = any(value in conditions for value in node.inputs)
-        if node.op_type == "Where" and node.inputs[0] in conditions:
-            found.append(node)
-        if node.op_type in _COMPARES and any(value in raw for value in node.inputs):
-            tainted = True
+        from_raw = any(value in raw for value in node.reads)
+        tainted = any(value in conditions for value in node.reads)
+        for body in node.graphs.values():
+            # Whatever goes into a body may arrive at any of its own inputs.
+            formal = {spec.name for spec in body.inputs}
+            inside = raw | formal if from_raw else set(raw)
+            _walk(body, inside, conditions | (formal if tainted else set()), found)
+        if node.graphs or node.op_type == "Where":
+            decides = node.inputs[: 2 if node.op_type == "Loop" else 1]
+            if node.op_type != "Scan" and any(value in conditions for value in decides):
+                found.append(node)
         if node.op_type in _WEIGHTED or node.op_type in _SHAPES:
             continue
-        if tainted:
+        if tainted or (node.op_type in _COMPARES and from_raw):
             conditions.update(node.outputs)
             # A condition turned into a number and multiplied in is a branch as well.
             if node.op_type == "Mul" and not all(v in conditions for v in node.inputs):
                 found.append(node)
-        if any(value in raw for value in node.inputs):
+        if from_raw:
             raw.update(node.outputs)
-    return tuple(found)

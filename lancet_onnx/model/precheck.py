@@ -20,7 +20,19 @@ MAX_FILE_BYTES = 8 << 30
 """Larger files are refused (the protobuf part of a model cannot pass 2 GiB anyway)."""
 
 MAX_NODES = 200_000
-ALLOWED_DOMAINS = frozenset({"", "ai.onnx", "ai.onnx.ml", "com.microsoft"})
+ALLOWED_DOMAINS = frozenset(
+    {
+        "",
+        "ai.onnx",
+        "ai.onnx.ml",
+        "ai.onnx.preview",
+        "ai.onnx.preview.training",
+        "com.microsoft",
+        "com.microsoft.nchwc",
+    }
+)
+"""Domains of ONNX and onnxruntime themselves; not every operator in them is computed."""
+
 COMPILED_BLOBS = frozenset({"EPContext"})
 
 _ITEM_BITS = {

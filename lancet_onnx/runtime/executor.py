@@ -7,67 +7,88 @@ last use, so runs may nest (under vmap and grad) and memory is bounded by what i
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 
 import torch
 
 from lancet_onnx.errors import UnsupportedError
 from lancet_onnx.model import Graph, Node
-from lancet_onnx.model.fallback import convert_node
-from lancet_onnx.ops import Operator, lookup
-from lancet_onnx.runtime.tensors import to_torch
+from lancet_onnx.ops import Operator
+from lancet_onnx.ops.quantization import whole_numbers
+from lancet_onnx.runtime.binding import find, refusals
+from lancet_onnx.runtime.control import run_control
+from lancet_onnx.runtime.tensors import carried, computable, to_torch, widen_half
 from lancet_onnx.types import NodeName, ParamName, ValueName
 
 Values = Mapping[ValueName, torch.Tensor]
 Params = Mapping[ParamName, torch.Tensor]
 
-_Plan = tuple[tuple[Node, ...], tuple[tuple[ValueName, ...], ...]]
+_Result = torch.Tensor | Sequence[torch.Tensor]
+_Compute = Callable[[Values], _Result]
+_PlanKey = tuple[frozenset[ValueName], frozenset[ParamName], tuple[ValueName, ...]]
+
+
+@dataclass(frozen=True, slots=True)
+class _Plan:
+    """What one combination of feeds, overrides and outputs runs.
+
+    Attributes:
+        nodes: in order.
+        dead: per node, the values that nothing reads after it.
+        constants: stored and folded values that the nodes read.
+    """
+
+    nodes: tuple[Node, ...]
+    dead: tuple[tuple[ValueName, ...], ...]
+    constants: tuple[ValueName, ...]
 
 
 class GraphModule:
-    """A graph whose leaves are the file's own float constants, ready to run and differentiate.
+    """A graph whose leaves are the file's own constants, ready to run and differentiate.
+
+    Half-precision values are computed in float32, their leaves being float32 master copies, much
+    as onnxruntime does on a CPU. Quantised weights are float leaves of whole numbers; what
+    overrides one is rounded and clamped first, as it is on writing.
 
     Attributes:
         graph: the frozen graph.
         device: where float values live; integers (shapes, axes, indices) live on the CPU.
-        leaves: every float constant by its ONNX name, in its ONNX layout; they require no
-            gradient, a caller that wants one passes its own tensor in `params`.
+        leaves: every float or quantised constant by its ONNX name, in its ONNX layout; they
+            require no gradient, a caller that wants one passes its own tensor in `params`.
     """
 
     def __init__(self, graph: Graph, device: torch.device) -> None:
         """Bind `graph` to `device`.
 
         Raises:
-            UnsupportedError: naming every node whose operator version is not in the table.
+            UnsupportedError: naming every node that is not computed.
         """
-        found = {node.name: _find(node, graph) for node in graph.nodes}
-        missing = [node for node in graph.nodes if found[node.name] is None]
+        missing = refusals(graph)
         if missing:
             raise UnsupportedError(
                 "operators that lancet-onnx does not compute: "
-                + "; ".join(str(node) for node in missing[:5])
+                + "; ".join(str(refusal) for refusal in missing[:5])
                 + (f"; and {len(missing) - 5} more" if len(missing) > 5 else "")
                 + ". `lancet-onnx inspect` lists them all"
             )
         self.graph = graph
         self.device = device
-        operators = {name: entry for name, entry in found.items() if entry is not None}
-        host = {
-            node.inputs[i]
-            for node in graph.nodes
-            for i in operators[node.name].host
-            if i < len(node.inputs)
-        }
-        cpu = torch.device("cpu")
-        constants = {
-            name: to_torch(array, cpu if name in host else device)
-            for name, array in graph.constants.items()
-        }
+        self._host: set[ValueName] = set()
+        self._compute = {node.name: self._bind(node) for node in graph.nodes}
+        constants: dict[ValueName, torch.Tensor] = {}
+        for name, array in graph.constants.items():
+            place = torch.device("cpu") if name in self._host else device
+            if name in graph.quantised:
+                constants[name] = carried(array, place)
+            elif computable(array.dtype):  # a node that reads anything else was refused
+                constants[name] = widen_half(to_torch(array, place))
         self.leaves: dict[ParamName, torch.Tensor] = {
-            ParamName(name): constants[name] for name in graph.leaves if name not in host
+            ParamName(name): constants[name]
+            for name in graph.leaves
+            if name in constants and name not in self._host
         }
-        self._operators = operators
-        self._plans: dict[tuple[frozenset[ValueName], tuple[ValueName, ...]], _Plan] = {}
+        self._plans: dict[_PlanKey, _Plan] = {}
         self._constants = constants
         self._fixed: dict[ValueName, torch.Tensor] = {}
         self._from_leaf = self._trace_leaves()
@@ -91,58 +112,111 @@ class GraphModule:
             UnsupportedError: an operator met something it does not compute exactly.
         """
         params = params or {}
-        table: dict[ValueName, torch.Tensor] = dict(self._constants)
-        table.update(params.items())
-        stale = {value for name in params for value in self._from_leaf.get(name, ())}
-        table.update((k, v) for k, v in self._fixed.items() if k not in stale)
-        table.update(feeds)
-        for value in (nudges or {}).keys() & feeds.keys():
-            table[value] = table[value] + (nudges or {})[value]
-        nodes, dead = self._plan(
-            frozenset(feeds) | frozenset(self._fixed.keys() - stale), tuple(outputs)
-        )
-        for node, finished in zip(nodes, dead, strict=True):
-            results = dict(zip(node.outputs, self._call(node, table), strict=False))
-            for value in (nudges or {}).keys() & results.keys():
-                results[value] = results[value] + (nudges or {})[value]
-            table.update(results)
+        nudges = nudges or {}
+        plan = self._plan(frozenset(feeds), frozenset(params), tuple(outputs))
+        table = {name: self._known(name) for name in plan.constants}
+        table.update((name, self._as_written(name, value)) for name, value in params.items())
+        table.update((name, widen_half(value)) for name, value in feeds.items())
+        for value in nudges.keys() & feeds.keys():
+            table[value] = table[value] + nudges[value]
+        for node, finished in zip(plan.nodes, plan.dead, strict=True):
+            for value, result in zip(node.outputs, self._run_node(node, table), strict=False):
+                table[value] = result + nudges[value] if value in nudges else result
             for value in finished:
-                table.pop(value, None)
+                del table[value]
         return {value: table[value] for value in outputs}
 
     def nodes_between(self, feeds: Iterable[ValueName], output: ValueName) -> tuple[Node, ...]:
         """Return the nodes that a run from `feeds` to `output` executes."""
-        return self._plan(frozenset(feeds) | frozenset(self._fixed), (output,))[0]
+        return self._plan(frozenset(feeds), frozenset(), (output,)).nodes
 
-    def _plan(self, given: frozenset[ValueName], outputs: tuple[ValueName, ...]) -> _Plan:
-        plan = self._plans.get((given, outputs))
+    def _bind(self, node: Node) -> _Compute:
+        """Return what computes the node from a table of values."""
+        if node.graphs:
+            return self._bind_control(node)
+        found = find(node, self.graph)
+        if isinstance(found, Graph):
+            names = [spec.name for spec in found.inputs]
+            outputs = [spec.name for spec in found.outputs[: len(node.outputs)]]
+            run = GraphModule(found, self.device)
+            given = [(a, b) for a, b in zip(names, node.inputs, strict=False) if b]
+
+            def by_definition(table: Values) -> _Result:
+                results = run.run({inner: table[outer] for inner, outer in given}, outputs)
+                return [results[name] for name in outputs]
+
+            return by_definition
+        assert found is not None  # noqa: S101 - what is missing was refused
+        self._host.update(node.inputs[i] for i in found.host if i < len(node.inputs))
+        return _bind_operator(node, found)
+
+    def _bind_control(self, node: Node) -> _Compute:
+        modules = {name: GraphModule(body, self.device) for name, body in node.graphs.items()}
+
+        def control(table: Values) -> _Result:
+            def body(name: str) -> Callable[[Sequence[torch.Tensor]], list[torch.Tensor]]:
+                module = modules[name]
+                graph = module.graph
+                around = {value: table[value] for value in graph.captured}
+                outputs = [spec.name for spec in graph.outputs]
+
+                def run(inputs: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+                    formal = (spec.name for spec in graph.inputs)
+                    given = dict(zip(formal, inputs, strict=False))
+                    results = module.run({**around, **given}, outputs)
+                    return [results[value] for value in outputs]
+
+                return run
+
+            inputs = [table[value] if value else None for value in node.inputs]
+            return run_control(node, inputs, {name: body(name) for name in modules})
+
+        return control
+
+    def _plan(
+        self,
+        feeds: frozenset[ValueName],
+        params: frozenset[ParamName],
+        outputs: tuple[ValueName, ...],
+    ) -> _Plan:
+        plan = self._plans.get((feeds, params, outputs))
         if plan is None:
-            nodes = self.graph.between(given, outputs)
+            stale = {value for name in params for value in self._from_leaf.get(name, ())}
+            fixed = self._fixed.keys() - stale
+            nodes = self.graph.between(feeds | fixed, outputs)
+            known = (self._constants.keys() | fixed) - feeds
             last: dict[ValueName, NodeName] = {}
             for node in nodes:
-                last.update(dict.fromkeys([*node.inputs, *node.outputs], node.name))
-            kept = set(outputs) | set(self.graph.constants)
+                last.update(dict.fromkeys([*node.reads, *node.outputs], node.name))
             dying: dict[NodeName, list[ValueName]] = {}
             for value, name in last.items():
-                if value not in kept:
+                if value not in outputs and value not in known:
                     dying.setdefault(name, []).append(value)
-            plan = nodes, tuple(tuple(dying.get(node.name, ())) for node in nodes)
-            self._plans[given, outputs] = plan
+            dead = tuple(tuple(v for v in dying.get(node.name, ()) if v) for node in nodes)
+            plan = _Plan(nodes, dead, tuple(known & {*last, *outputs}))
+            self._plans[feeds, params, outputs] = plan
         return plan
 
-    def _call(
-        self, node: Node, table: Mapping[ValueName, torch.Tensor]
-    ) -> tuple[torch.Tensor, ...]:
-        arguments = [table[value] if value else None for value in node.inputs]
-        operator = self._operators[node.name]
-        extra = {"n_outputs": len(node.outputs)} if operator.counts_outputs else {}
+    def _known(self, name: ValueName) -> torch.Tensor:
+        found = self._constants.get(name)
+        return self._fixed[name] if found is None else found
+
+    def _as_written(self, name: ParamName, value: torch.Tensor) -> torch.Tensor:
+        """Return an override as the file would hold it, gradients passing straight through."""
+        if name not in self.graph.quantised:
+            return widen_half(value)
+        return whole_numbers(value, getattr(torch, self.graph.constants[name].dtype.name))
+
+    def _run_node(self, node: Node, table: Values) -> tuple[torch.Tensor, ...]:
         try:
-            result = operator.function(*arguments, **node.attributes, **extra)
+            result = self._compute[node.name](table)
         except UnsupportedError as error:
             raise UnsupportedError(f"{node}: {error}") from error
         except (TypeError, RuntimeError, ValueError, IndexError) as error:
             raise UnsupportedError(f"{node} could not be computed: {error}") from error
-        return result if isinstance(result, tuple) else (result,)
+        if isinstance(result, torch.Tensor):
+            return (widen_half(result),)
+        return tuple(widen_half(value) for value in result)
 
     def _trace_leaves(self) -> dict[ParamName, tuple[ValueName, ...]]:
         """Map each leaf to the values computed from constants only, this leaf among them."""
@@ -150,7 +224,7 @@ class GraphModule:
         for node in self.graph.nodes:
             if any(value in self.graph.fed for value in node.outputs):
                 continue
-            union = set().union(*(sources.get(value, set()) for value in node.inputs))
+            union = set().union(*(sources.get(value, set()) for value in node.reads))
             sources.update((value, union) for value in node.outputs)
         derived: dict[ParamName, list[ValueName]] = {}
         for value, names in sources.items():
@@ -164,29 +238,20 @@ class GraphModule:
         table = dict(self._constants)
         with torch.no_grad():
             for node in self.graph.nodes:
-                if node.has_graph or any(value in self.graph.fed for value in node.outputs):
+                if any(value in self.graph.fed for value in (*node.outputs, *node.reads)):
                     continue
-                if any(value in self.graph.fed for value in node.inputs):
-                    continue
-                results = dict(zip(node.outputs, self._call(node, table), strict=False))
+                results = dict(zip(node.outputs, self._run_node(node, table), strict=False))
                 table.update(results)
                 self._fixed.update(results)
 
 
-def unsupported(graph: Graph) -> list[Node]:
-    """Return the nodes that neither our table nor onnx2torch computes in their exact version."""
-    return [node for node in graph.nodes if _find(node, graph) is None]
+def _bind_operator(node: Node, operator: Operator) -> _Compute:
+    function, inputs = operator.function, node.inputs
+    named: dict[str, object] = dict(node.attributes)
+    if operator.counts_outputs:
+        named["n_outputs"] = len(node.outputs)
 
+    def compute(table: Values) -> _Result:
+        return function(*[table[value] if value else None for value in inputs], **named)
 
-def _key(node: Node) -> tuple[str, str, int]:
-    return node.domain, node.op_type, node.since_version
-
-
-def _find(node: Node, graph: Graph) -> Operator | None:
-    if node.has_graph:
-        return None
-    known = lookup(_key(node))
-    if known is not None:
-        return known
-    converted = convert_node(node, graph)
-    return None if converted is None else Operator(converted)
+    return compute

@@ -10,9 +10,10 @@ import pytest
 from builders import dense, field, info, model_bytes, open_bytes, tensor, write
 from onnx import TensorProto, helper, numpy_helper
 
-from lancet_onnx.errors import ModelError, UnsupportedError
+from lancet_onnx.errors import ModelError
 from lancet_onnx.model import load
 from lancet_onnx.model.precheck import External
+from lancet_onnx.runtime.binding import refusals
 from lancet_onnx.types import Digest
 
 W = np.arange(12, dtype=np.float32).reshape(3, 4)
@@ -185,10 +186,13 @@ def test_constants_of_every_kind(tmp_path: Path, attribute: str, value, expected
     assert ("c" in graph.leaves) == (expected.dtype.kind == "f")
 
 
-def test_constants_of_strings_are_refused(tmp_path: Path):
+def test_constants_of_strings_are_kept_and_their_readers_refused(tmp_path: Path):
     constant = helper.make_node("Constant", [], ["c"], "c", value_string="text")
-    with pytest.raises(UnsupportedError, match="holds a 'value_string'"):
-        open_bytes(tmp_path, chain(constant, helper.make_node("Relu", ["x"], ["y"])))
+    reader = helper.make_node("Gather", ["c", "x"], ["y"], "pick")
+    graph = open_bytes(tmp_path, chain(constant, reader)).graph
+    assert graph.constants["c"].tolist() == "text"
+    (found,) = refusals(graph)
+    assert str(found) == "node 'pick' (ai.onnx.Gather-13): it reads 'c', which is text"
 
 
 def test_a_constant_without_a_value_is_refused(tmp_path: Path):
@@ -210,25 +214,127 @@ def test_a_constant_of_the_wrong_kind_is_refused(tmp_path: Path):
         open_bytes(tmp_path, chain(constant, helper.make_node("Relu", ["x"], ["y"])))
 
 
-def test_an_attribute_without_a_type_is_refused(tmp_path: Path):
+def test_a_node_with_an_attribute_without_a_type_is_refused(tmp_path: Path):
     node = helper.make_node("Relu", ["x"], ["y"], "untyped")
     node.attribute.append(onnx.AttributeProto(name="alpha"))
-    with pytest.raises(ModelError, match=r"not valid ONNX|untyped"):
-        open_bytes(tmp_path, chain(node))
+    (found,) = refusals(open_bytes(tmp_path, chain(node)).graph)
+    assert str(found).startswith("node 'untyped' (ai.onnx.Relu-14): its attribute 'alpha'")
 
 
-def test_sparse_initializers_are_refused(tmp_path: Path):
+def sparse_model(values: list[float], positions: np.ndarray, dims: list[int]) -> bytes:
     sparse = onnx.SparseTensorProto()
-    sparse.values.CopyFrom(numpy_helper.from_array(np.ones(1, np.float32), "s"))
-    sparse.indices.CopyFrom(numpy_helper.from_array(np.zeros(1, np.int64), "i"))
-    sparse.dims.append(3)
+    sparse.values.CopyFrom(numpy_helper.from_array(np.array(values, np.float32), "s"))
+    sparse.indices.CopyFrom(numpy_helper.from_array(positions, "i"))
+    sparse.dims.extend(dims)
     proto = onnx.ModelProto.FromString(chain(helper.make_node("Relu", ["x"], ["y"])))
     proto.graph.sparse_initializer.append(sparse)
-    with pytest.raises(UnsupportedError, match="sparse"):
+    return proto.SerializeToString()
+
+
+@pytest.mark.parametrize("positions", [[1, 5], [[0, 1], [1, 2]]], ids=["flat", "by axis"])
+def test_sparse_initializers_are_leaves_of_their_dense_shape(tmp_path: Path, positions):
+    model = open_bytes(tmp_path, sparse_model([2, 3], np.array(positions, np.int64), [2, 3]))
+    assert model.graph.constants["s"].tolist() == [[0, 2, 0], [0, 0, 3]]
+    assert model.graph.leaves == ("s",)
+    assert model.stored["s"].positions.tolist() == [1, 5]
+
+
+@pytest.mark.parametrize("positions", [[5, 1], [1, 1], [1, 6], [-1, 1], [1]])
+def test_sparse_positions_that_contradict_the_shape_are_refused(tmp_path: Path, positions):
+    data = sparse_model([2, 3], np.array(positions, np.int64), [2, 3])
+    with pytest.raises(ModelError, match="not sorted, unique and inside"):
+        open_bytes(tmp_path, data)
+
+
+def test_a_sparse_initializer_cannot_take_all_memory(tmp_path: Path):
+    data = sparse_model([2], np.array([1], np.int64), [1 << 20, 1 << 18])
+    with pytest.raises(ModelError, match="impossible shape"):
+        open_bytes(tmp_path, data)
+
+
+def test_constants_in_branches_are_lifted(tmp_path: Path):
+    def branch(value: float) -> onnx.GraphProto:
+        return helper.make_graph(
+            [helper.make_node("Mul", ["x", "w"], ["b"])],
+            "b",
+            [],
+            [info("b", ["N", 3])],
+            [numpy_helper.from_array(np.full(3, value, np.float32), "w")],
+        )
+
+    node = helper.make_node(
+        "If", ["c"], ["y"], "choose", then_branch=branch(1), else_branch=branch(2)
+    )
+    inputs = [info("x", ["N", 3]), info("c", [], TensorProto.BOOL)]
+    graph = open_bytes(tmp_path, model_bytes([node], [], inputs, [info("y", ["N", 3])])).graph
+    assert graph.leaves == ("w", "choose.then_branch/w")
+    (found,) = graph.nodes
+    assert found.graphs["else_branch"].captured == ("x", "w")
+    assert found.graphs["then_branch"].captured == ("x", "choose.then_branch/w")
+    assert found.reads == ("c", "x", "w", "x", "choose.then_branch/w")
+
+
+def twice(name: str = "Scale", calls: int = 2) -> bytes:
+    """A model that calls a function of its own, with a constant of its own in it."""
+    body = [
+        helper.make_node("Constant", [], ["k"], value=numpy_helper.from_array(np.full(3, 2, "f"))),
+        helper.make_node("Mul", ["a", "k"], ["m"]),
+        helper.make_node("LeakyRelu", ["m"], ["b"]),
+    ]
+    slope = body[2].attribute.add()
+    slope.name, slope.ref_attr_name, slope.type = "alpha", "slope", onnx.AttributeProto.FLOAT
+    function = helper.make_function(
+        "local", name, ["a"], ["b"], body, [helper.make_opsetid("", 17)], ["slope"]
+    )
+    values = ["x", *(f"v{i}" for i in range(1, calls)), "y"]
+    nodes = [
+        helper.make_node(name, [values[i]], [values[i + 1]], domain="local", slope=0.5)
+        for i in range(calls)
+    ]
+    data = model_bytes(nodes, [], [info("x", ["N", 3])], [info("y", ["N", 3])], domains=["local"])
+    proto = onnx.ModelProto.FromString(data)
+    proto.functions.append(function)
+    return proto.SerializeToString()
+
+
+def test_calls_of_own_functions_become_their_nodes_and_share_their_constants(tmp_path: Path):
+    graph = open_bytes(tmp_path, twice()).graph
+    assert [str(node.name) for node in graph.nodes] == [
+        "Scale_0/Mul_1", "Scale_0/LeakyRelu_2", "Scale_1/Mul_1", "Scale_1/LeakyRelu_2",
+    ]  # fmt: skip
+    assert graph.leaves == ("Scale/k",)
+    assert graph.nodes[1].attributes == {"alpha": 0.5}
+    assert [node.inputs for node in graph.nodes] == [
+        ("x", "Scale/k"), ("Scale_0/m",), ("v1", "Scale/k"), ("Scale_1/m",),
+    ]  # fmt: skip
+    assert graph.nodes[-1].outputs == ("y",)
+
+
+def test_functions_that_call_themselves_are_refused(tmp_path: Path):
+    proto = onnx.ModelProto.FromString(twice())
+    proto.functions[0].node.append(helper.make_node("Scale", ["b"], ["z"], domain="local"))
+    with pytest.raises(ModelError, match="does it call itself"):
         open_bytes(tmp_path, proto.SerializeToString())
 
 
-def test_branches_are_marked(tmp_path: Path):
+def test_functions_that_multiply_without_end_are_refused(tmp_path: Path):
+    proto = onnx.ModelProto.FromString(twice("F0", 1))
+    for level in range(1, 12):
+        called = [
+            helper.make_node(f"F{level - 1}", ["a"], [f"b{i}" if i else "b"], domain="local")
+            for i in range(10)
+        ]
+        proto.functions.append(
+            helper.make_function(
+                "local", f"F{level}", ["a"], ["b"], called, [helper.make_opsetid("local", 1)]
+            )
+        )
+    proto.graph.node[0].op_type = "F11"
+    with pytest.raises(ModelError, match="with its functions expanded"):
+        open_bytes(tmp_path, proto.SerializeToString())
+
+
+def test_bodies_are_graphs(tmp_path: Path):
     body = helper.make_graph(
         [helper.make_node("Relu", ["x"], ["b"])], "b", [], [info("b", ["N", 3])]
     )
@@ -240,7 +346,7 @@ def test_branches_are_marked(tmp_path: Path):
         [info("y", ["N", 3])],
     )
     (found,) = open_bytes(tmp_path, data).graph.nodes
-    assert found.has_graph
+    assert set(found.graphs) == {"then_branch", "else_branch"}
 
 
 def test_damaged_weights_are_named(tmp_path: Path):

@@ -1,0 +1,431 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A parsed ONNX message -> a frozen `Graph`: one flat list of nodes, every constant by name.
+
+Calls of the model's own functions are replaced by the nodes of their bodies, and constants that
+lie inside branches, loops and functions are lifted to the top, so that everything after this module
+sees each stored tensor once, as a leaf with a name. Where a leaf's bytes lie is kept as a path.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+import onnx
+from onnx import defs
+
+from lancet_onnx.errors import ModelError, UnsupportedError
+from lancet_onnx.model.graph import Array, Attribute, Graph, Node
+from lancet_onnx.model.order import in_order
+from lancet_onnx.model.precheck import MAX_NODES, External, external_file
+from lancet_onnx.model.values import constant_value, dense, to_array, to_attribute
+from lancet_onnx.types import Dimension, NodeName, TensorSpec, ValueName
+
+FieldPath = tuple[tuple[int, int], ...]
+"""Steps from the file's first message to an inner one: field number, and which occurrence of it."""
+
+_MODEL_GRAPH, _MODEL_FUNCTIONS = 7, 25
+_GRAPH_NODE, _GRAPH_INITIALIZER, _GRAPH_SPARSE = 1, 5, 15
+_FUNCTION_NODE = 7
+_NODE_ATTRIBUTE = 5
+_ATTRIBUTE_TENSOR, _ATTRIBUTE_GRAPH, _ATTRIBUTE_SPARSE = 5, 6, 22
+_SPARSE_VALUES = 1
+_DEEPEST = 16
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Stored:
+    """Where the file keeps a constant.
+
+    Attributes:
+        path: to its tensor, or to the attribute that holds plain numbers; None where several
+            places or none of this file hold it.
+        external: its bytes outside the .onnx file, if they are there.
+        positions: of a sparse tensor, the flat positions of the values that are stored.
+    """
+
+    path: FieldPath | None
+    external: External | None = None
+    positions: Array | None = None
+
+
+@dataclass(slots=True)
+class _Collected:
+    """What is gathered over the whole file while its graphs are walked."""
+
+    path: Path
+    functions: Mapping[tuple[str, str], tuple[int, onnx.FunctionProto]]
+    opsets: Mapping[str, int]
+    constants: dict[ValueName, Array] = field(default_factory=dict)
+    stored: dict[ValueName, Stored] = field(default_factory=dict)
+    names: set[str] = field(default_factory=set)
+    taken: frozenset[str] = frozenset()
+    nodes: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class _Scope:
+    """What names mean at one place of the file.
+
+    Attributes:
+        at: path of the message that holds the nodes.
+        prefix: goes before the names of nodes and values of a function call.
+        owner: goes before the names of the function's own constants, which all calls share.
+        opsets: version per domain that counts here.
+        values: names that stand for something else than themselves.
+        given: attributes of the call, for those that the body refers to.
+        depth: how many calls and branches deep.
+        qualify: prefix for constants of a branch whose name is taken.
+    """
+
+    at: FieldPath
+    prefix: str
+    owner: str
+    opsets: Mapping[str, int]
+    values: dict[str, ValueName]
+    given: Mapping[str, tuple[onnx.AttributeProto, FieldPath]]
+    depth: int
+    qualify: str
+
+
+def freeze(proto: onnx.ModelProto, path: Path) -> tuple[Graph, Mapping[ValueName, Stored]]:
+    """Return the graph that the file computes, and where it keeps each constant.
+
+    Raises:
+        ModelError: contradictions: values that nothing computes, cycles, endless calls.
+    """
+    opsets = _opsets(proto.opset_import)
+    functions = {(_domain(f.domain), f.name): (n, f) for n, f in enumerate(proto.functions)}
+    taken = {info.name for info in proto.graph.input} | {t.name for t in proto.graph.initializer}
+    taken |= {output for node in proto.graph.node for output in node.output}
+    found = _Collected(path, functions, opsets, taken=frozenset(taken))
+    scope = _Scope(((_MODEL_GRAPH, 0),), "", "", opsets, {}, {}, 0, "")
+    graph = _graph(proto.graph, scope, found)
+    metadata = {entry.key: entry.value for entry in proto.metadata_props}
+    whole = replace(graph, constants=found.constants, metadata=metadata)
+    return replace(whole, nodes=in_order(whole, path)), found.stored
+
+
+def schema_body(
+    node: Node, function: onnx.FunctionProto, defaults: Iterable[onnx.AttributeProto]
+) -> Graph:
+    """Return the body of a standard operator that ONNX defines as a function of others.
+
+    `defaults` are the operator's attributes where the node leaves them out.
+    """
+    path = Path(f"the definition of {node.op_type}")
+    found = _Collected(path, {}, _opsets(function.opset_import))
+    given: dict[str, tuple[onnx.AttributeProto, FieldPath]] = {a.name: (a, ()) for a in defaults}
+    given |= {
+        name: (onnx.helper.make_attribute(name, to_attribute(value)), ())
+        for name, value in node.attributes.items()
+    }
+    values = dict.fromkeys(function.input[len(node.inputs) :], ValueName(""))
+    values |= {
+        name: ValueName("")
+        for name, value in zip(function.input, node.inputs, strict=False)
+        if not value
+    }
+    scope = _Scope((), "", "", found.opsets, values, given, 0, "")
+    nodes = tuple(_nodes(function.node, _FUNCTION_NODE, scope, found))
+    graph = Graph(
+        nodes,
+        tuple(TensorSpec(ValueName(name), "unknown", None) for name in function.input),
+        tuple(TensorSpec(ValueName(name), "unknown", None) for name in function.output),
+        found.constants,
+        found.opsets,
+        {},
+    )
+    return replace(graph, nodes=in_order(graph, path))
+
+
+def _domain(name: str) -> str:
+    return "" if name == "ai.onnx" else name
+
+
+def _opsets(imports: Iterable[onnx.OperatorSetIdProto]) -> dict[str, int]:
+    opsets = {entry.domain or "": int(entry.version) for entry in imports}
+    if "ai.onnx" in opsets:
+        opsets.setdefault("", opsets["ai.onnx"])
+    return opsets
+
+
+def _graph(proto: onnx.GraphProto, scope: _Scope, found: _Collected) -> Graph:
+    """Freeze one graph; its constants go to `found`, its nodes stay in the file's order."""
+    if scope.depth > _DEEPEST:
+        raise ModelError(f"{found.path}: branches and calls nested more than {_DEEPEST} deep")
+    own: set[str] = set()
+    for number, tensor in enumerate(proto.initializer):
+        place = (*scope.at, (_GRAPH_INITIALIZER, number))
+        own.add(tensor.name)
+        owner = f"initializer '{tensor.name}'"
+        external = (
+            external_file(tensor, owner, found.path)
+            if tensor.data_location == onnx.TensorProto.EXTERNAL
+            else None
+        )
+        array = to_array(tensor, owner, found.path)
+        _lift(tensor.name, array, Stored(place, external), scope, found)
+    for number, sparse in enumerate(proto.sparse_initializer):
+        place = (*scope.at, (_GRAPH_SPARSE, number), (_SPARSE_VALUES, 0))
+        own.add(sparse.values.name)
+        array, positions = dense(sparse, found.path)
+        _lift(sparse.values.name, array, Stored(place, None, positions), scope, found)
+    if scope.depth:
+        formal = [info.name for info in proto.input]
+        scope.values.update({name: ValueName(f"{scope.prefix}{name}") for name in formal})
+    inputs = [_spec(info, scope) for info in proto.input if info.name not in own]
+    nodes = tuple(_nodes(proto.node, _GRAPH_NODE, scope, found))
+    outputs = tuple(_spec(info, scope) for info in proto.output)
+    graph = Graph(nodes, tuple(inputs), outputs, {}, scope.opsets, {})
+    if not scope.depth:
+        return graph
+    made = {value for node in nodes for value in node.outputs} | {s.name for s in inputs}
+    used = [v for node in nodes for v in node.reads] + [spec.name for spec in outputs]
+    captured = tuple(dict.fromkeys(value for value in used if value and value not in made))
+    known = replace(graph, captured=captured)
+    return replace(known, nodes=in_order(known, found.path))
+
+
+def _nodes(
+    protos: Sequence[onnx.NodeProto], number: int, scope: _Scope, found: _Collected
+) -> Iterator[Node]:
+    """Yield the nodes of one body, with function calls replaced by what they compute."""
+    for position, node in enumerate(protos):
+        found.nodes += 1
+        if found.nodes > MAX_NODES:
+            raise ModelError(
+                f"{found.path}: with its functions expanded the model has more than the "
+                f"{MAX_NODES} nodes that are handled"
+            )
+        place = (*scope.at, (number, position))
+        domain = _domain(node.domain)
+        if node.op_type == "Constant" and not domain:
+            _constant(node, place, scope, found)
+            continue
+        title = _title(node, position, scope, found)
+        called = found.functions.get((domain, node.op_type))
+        if called is not None:
+            yield from _call(node, place, title, *called, scope, found)
+            continue
+        attributes: dict[str, Attribute] = {}
+        graphs: dict[str, Graph] = {}
+        unreadable = ""
+        for index, entry in enumerate(node.attribute):
+            attribute, where = _bound(entry, (*place, (_NODE_ATTRIBUTE, index)), scope)
+            if attribute is None:
+                continue  # refers to an attribute that the call leaves out
+            if attribute.type == onnx.AttributeProto.GRAPH:
+                inner = replace(
+                    scope,
+                    at=(*where, (_ATTRIBUTE_GRAPH, 0)),
+                    values=dict(scope.values),
+                    depth=scope.depth + 1,
+                    qualify=f"{title}.{entry.name}/",
+                )
+                graphs[entry.name] = _graph(attribute.g, inner, found)
+                continue
+            try:
+                attributes[entry.name] = _attribute(attribute, node, found.path)
+            except UnsupportedError:
+                unreadable = entry.name
+        yield Node(
+            NodeName(title),
+            node.op_type,
+            domain,
+            _since_version(node.op_type, domain, scope.opsets),
+            tuple(_value(name, scope) for name in node.input),
+            tuple(_defined(name, scope) for name in node.output),
+            attributes,
+            graphs,
+            unreadable,
+        )
+
+
+def _call(
+    node: onnx.NodeProto,
+    place: FieldPath,
+    title: str,
+    number: int,
+    function: onnx.FunctionProto,
+    scope: _Scope,
+    found: _Collected,
+) -> Iterator[Node]:
+    """Yield the body of one of the model's own functions, its values renamed for this call."""
+    if scope.depth >= _DEEPEST:
+        raise ModelError(
+            f"{found.path}: node '{title}' calls the function '{function.name}' more than "
+            f"{_DEEPEST} calls deep; does it call itself?"
+        )
+    given: dict[str, tuple[onnx.AttributeProto, FieldPath]] = {
+        a.name: (a, ()) for a in function.attribute_proto
+    }
+    for index, entry in enumerate(node.attribute):
+        bound, where = _bound(entry, (*place, (_NODE_ATTRIBUTE, index)), scope)
+        if bound is not None:
+            given[entry.name] = (bound, where)
+    values = dict.fromkeys(function.input, ValueName(""))
+    values |= {
+        formal: _value(actual, scope)
+        for formal, actual in zip(function.input, node.input, strict=False)
+    }
+    values |= {
+        formal: _defined(actual, scope)
+        for formal, actual in zip(function.output, node.output, strict=False)
+        if actual
+    }
+    inner = _Scope(
+        ((_MODEL_FUNCTIONS, number),),
+        f"{title}/",
+        f"{function.name}/",
+        {**scope.opsets, **_opsets(function.opset_import)},
+        values,
+        given,
+        scope.depth + 1,
+        "",
+    )
+    formal = set(function.input)
+    direct = [name for name in function.output if name in formal]
+    if direct:
+        raise ModelError(
+            f"{found.path}: the function '{function.name}' gives its input '{direct[0]}' back"
+        )
+    yield from _nodes(function.node, _FUNCTION_NODE, inner, found)
+
+
+def _constant(node: onnx.NodeProto, place: FieldPath, scope: _Scope, found: _Collected) -> None:
+    """Lift the value of a Constant node; one in a function is shared by all of its calls."""
+    bound = [
+        (_bound(entry, (*place, (_NODE_ATTRIBUTE, index)), scope), bool(entry.ref_attr_name))
+        for index, entry in enumerate(node.attribute)
+    ]
+    present = [(attribute, where, own) for (attribute, where), own in bound if attribute]
+    if len(present) != 1 or len(node.output) != 1:
+        raise ModelError(
+            f"{found.path}: the Constant node '{node.name}' must have exactly one value and one "
+            "output"
+        )
+    attribute, where, of_call = present[0]
+    name = node.output[0]
+    if attribute.type == onnx.AttributeProto.SPARSE_TENSOR:
+        array, positions = dense(attribute.sparse_tensor, found.path)
+        steps = ((_ATTRIBUTE_SPARSE, 0), (_SPARSE_VALUES, 0))
+        stored = Stored((*where, *steps) if where else None, None, positions)
+    else:
+        value = _attribute(attribute, node, found.path)
+        array = constant_value(attribute.name, value, node.name or name, found.path)
+        tensor = attribute.type == onnx.AttributeProto.TENSOR
+        stored = Stored((*where, (_ATTRIBUTE_TENSOR, 0)) if tensor and where else where or None)
+    if of_call:
+        scope.values[name] = ValueName(f"{scope.prefix}{name}")
+        _keep(scope.values[name], array, stored, found)
+    else:
+        _lift(name, array, stored, scope, found)
+
+
+def _lift(name: str, array: Array, stored: Stored, scope: _Scope, found: _Collected) -> None:
+    """Give a constant a name of its own in the whole file, and make the scope know it."""
+    if not scope.depth:
+        if name in found.constants:
+            raise ModelError(f"{found.path}: two constants have the name '{name}'; refused")
+        _keep(ValueName(name), array, stored, found)
+        return
+    known = ValueName(f"{scope.owner}{name}")
+    clash = known in found.constants and found.stored[known].path != stored.path
+    if clash or known in found.taken:
+        known = ValueName(f"{scope.qualify}{scope.owner}{name}")
+    scope.values[name] = known
+    if known not in found.constants:
+        _keep(known, array, stored, found)
+
+
+def _keep(name: ValueName, array: Array, stored: Stored, found: _Collected) -> None:
+    found.constants[name] = array
+    found.stored[name] = stored
+
+
+def _title(node: onnx.NodeProto, position: int, scope: _Scope, found: _Collected) -> str:
+    title = f"{scope.prefix}{node.name or f'{node.op_type}_{position}'}"
+    while title in found.names:
+        title = f"{title}_{position}"
+    found.names.add(title)
+    return title
+
+
+def _bound(
+    entry: onnx.AttributeProto, where: FieldPath, scope: _Scope
+) -> tuple[onnx.AttributeProto | None, FieldPath]:
+    """Return the attribute that `entry` is or refers to, and where it is stored."""
+    if not entry.ref_attr_name:
+        return entry, where
+    given = scope.given.get(entry.ref_attr_name)
+    if given is None:
+        return None, ()
+    attribute = onnx.AttributeProto()
+    attribute.CopyFrom(given[0])
+    attribute.name = entry.name
+    return attribute, given[1]
+
+
+def _attribute(attribute: onnx.AttributeProto, node: onnx.NodeProto, path: Path) -> Attribute:
+    if attribute.type == onnx.AttributeProto.TENSOR:
+        owner = f"attribute '{attribute.name}' of node '{node.name or node.op_type}'"
+        return to_array(attribute.t, owner, path)
+    value = onnx.helper.get_attribute_value(attribute)
+    if isinstance(value, bytes):
+        return value.decode(errors="replace")
+    if isinstance(value, (int, float, str)):
+        return value
+    if attribute.type == onnx.AttributeProto.STRINGS:
+        return [item.decode(errors="replace") for item in value]
+    if attribute.type in (onnx.AttributeProto.FLOATS, onnx.AttributeProto.INTS):
+        return list(value)
+    raise UnsupportedError(
+        f"{path}: node '{node.name or node.op_type}' has the attribute '{attribute.name}' of a "
+        "kind that is not supported"
+    )
+
+
+def _value(name: str, scope: _Scope) -> ValueName:
+    """Return what a name that is read stands for."""
+    known = scope.values.get(name)
+    if known is not None or not name:
+        return known or ValueName("")
+    return ValueName(f"{scope.prefix}{name}")
+
+
+def _defined(name: str, scope: _Scope) -> ValueName:
+    """Return the name for a value that is computed here."""
+    if name and name not in scope.values and scope.prefix:
+        scope.values[name] = ValueName(f"{scope.prefix}{name}")
+    return _value(name, scope)
+
+
+def _since_version(op_type: str, domain: str, opsets: Mapping[str, int]) -> int:
+    version = opsets.get(domain)
+    if domain == "com.microsoft":
+        return 1  # the only version there is; files that onnxruntime wrote may leave it out
+    if version is None or not defs.has(op_type, domain):
+        return 0
+    try:
+        return int(defs.get_schema(op_type, version, domain).since_version)
+    except defs.SchemaError:
+        return 0
+
+
+def _spec(info: onnx.ValueInfoProto, scope: _Scope) -> TensorSpec:
+    tensor = info.type.tensor_type
+    name = _value(info.name, scope)
+    try:
+        dtype = np.dtype(onnx.helper.tensor_dtype_to_np_dtype(tensor.elem_type)).name
+    except (KeyError, ValueError):
+        dtype = "unknown"
+    if not tensor.HasField("shape"):
+        return TensorSpec(name, dtype, None)
+    shape: list[Dimension] = [
+        dim.dim_value if dim.HasField("dim_value") else (dim.dim_param or None)
+        for dim in tensor.shape.dim
+    ]
+    return TensorSpec(name, dtype, tuple(shape))

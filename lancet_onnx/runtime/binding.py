@@ -1,0 +1,70 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What computes a node: our table, else ONNX's own definition of the operator, else onnx2torch.
+
+Whatever cannot be computed is found here, before anything runs, and named.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from lancet_onnx.model import Graph, Node
+from lancet_onnx.model.fallback import convert_node
+from lancet_onnx.model.functions import function_body
+from lancet_onnx.ops import Operator, lookup
+from lancet_onnx.runtime.control import KNOWN
+from lancet_onnx.runtime.tensors import computable
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """A node that cannot be computed, and why."""
+
+    node: Node
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.node}: {self.reason}"
+
+
+def refusals(graph: Graph) -> list[Refusal]:
+    """Return every node of the graph and of its bodies that is not computed."""
+    found: list[Refusal] = []
+    for node in graph.nodes:
+        reason = _reason(node, graph)
+        if reason:
+            found.append(Refusal(node, reason))
+        for body in node.graphs.values():
+            found += refusals(body)
+    return found
+
+
+def find(node: Node, graph: Graph) -> Operator | Graph | None:
+    """Return the operator, or the graph that ONNX defines it as, or None."""
+    known = lookup((node.domain, node.op_type, node.since_version))
+    if known is not None:
+        return known
+    body = function_body(node, graph.opsets.get(node.domain, 0))
+    if body is not None and not refusals(body):
+        return body
+    converted = convert_node(node, graph)
+    return None if converted is None else Operator(converted)
+
+
+def _reason(node: Node, graph: Graph) -> str:
+    """Return why the node is not computed, empty if it is."""
+    if node.unreadable:
+        return f"its attribute '{node.unreadable}' is of a kind that is not supported"
+    for value in node.inputs:
+        array = graph.constants.get(value)
+        if array is not None and not computable(array.dtype):
+            what = "text" if array.dtype == object else str(array.dtype)
+            return f"it reads '{value}', which is {what}"
+    if node.op_type in KNOWN and not node.domain:
+        known = node.since_version in KNOWN[node.op_type]
+        return "" if known and node.graphs else "this revision is not in the table"
+    if node.graphs:
+        return "its body belongs to no operator that is computed"
+    if node.domain == "com.microsoft.nchwc":
+        return "it was laid out for one processor; give the file before that optimisation"
+    return "" if find(node, graph) is not None else "this operator and revision is not in the table"
