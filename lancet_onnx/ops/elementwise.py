@@ -60,6 +60,33 @@ def _binary(function: Binary, A: torch.Tensor, B: torch.Tensor) -> torch.Tensor:
     return result if result.dtype == torch.bool else result.to(A.dtype)
 
 
+def _ordered(tensor: torch.Tensor) -> torch.Tensor:
+    """Return uint64 as int64 of the same order; undone by the same flip of the highest bit."""
+    return tensor.to(torch.int64) ^ torch.iinfo(torch.int64).min
+
+
+def _compared(function: Binary, A: torch.Tensor, B: torch.Tensor) -> torch.Tensor:
+    """Apply a function that depends on order alone, which torch does not know of uint64."""
+    if A.dtype != torch.uint64:
+        return _binary(function, A, B)
+    result = function(*(_ordered(tensor) for tensor in meet(A, B)))
+    return result if result.dtype == torch.bool else _ordered(result).to(A.dtype)
+
+
+def _quotient(A: torch.Tensor, B: torch.Tensor) -> torch.Tensor:
+    """Return the quotient of two uint64 tensors, as int64 with the same bits."""
+    top = torch.iinfo(torch.int64).max
+    above, below = (tensor.to(torch.int64) for tensor in meet(A, B))
+    # Half of A is positive as int64; what that leaves is less than twice a divisor, if that is
+    # positive too. A larger divisor fits once or not at all.
+    small = torch.where(below < 0, torch.ones_like(below), below)
+    guess = torch.div((above >> 1) & top, small, rounding_mode="trunc")
+    guess = torch.where(below < 0, torch.zeros_like(guess), guess << 1)
+    rest = above - guess * below
+    flip = torch.iinfo(torch.int64).min
+    return guess + ((rest ^ flip) >= (below ^ flip)).to(torch.int64)
+
+
 def _refuse_uint64(tensor: torch.Tensor, what: str) -> None:
     if tensor.dtype == torch.uint64:
         raise UnsupportedError(f"{what} of uint64 is not computed")
@@ -100,7 +127,8 @@ def div(A: torch.Tensor, B: torch.Tensor) -> torch.Tensor:
     """Div (7, 13, 14): integers are truncated toward zero."""
     if A.is_floating_point():
         return _binary(torch.div, A, B)
-    _refuse_uint64(A, "Div")
+    if A.dtype == torch.uint64:
+        return _quotient(A, B).to(A.dtype)
     return _binary(lambda a, b: torch.div(a, b, rounding_mode="trunc"), A, B)
 
 
@@ -115,7 +143,9 @@ def mod(A: torch.Tensor, B: torch.Tensor, *, fmod: int = 0) -> torch.Tensor:
 @op("Mod", 28)
 def mod_28(A: torch.Tensor, B: torch.Tensor, *, fmod: int = 0) -> torch.Tensor:
     """Mod (28): fmod=0 takes the divisor's sign, floats as well; a zero may have either sign."""
-    _refuse_uint64(A, "Mod")
+    if A.dtype == torch.uint64:
+        above, below = meet(A, B)
+        return (widen(above) - _quotient(A, B) * widen(below)).to(A.dtype)
     return _binary(torch.fmod if fmod else torch.remainder, A, B)
 
 
@@ -130,15 +160,13 @@ def pow_(X: torch.Tensor, Y: torch.Tensor) -> torch.Tensor:
 @op("Max", 6, 8, 12, 13)
 def max_(*data_0: torch.Tensor) -> torch.Tensor:
     """Max (6, 8, 12, 13) of any number of tensors."""
-    _refuse_uint64(data_0[0], "Max")
-    return fold(lambda a, b: _binary(torch.maximum, a, b), data_0)
+    return fold(lambda a, b: _compared(torch.maximum, a, b), data_0)
 
 
 @op("Min", 6, 8, 12, 13)
 def min_(*data_0: torch.Tensor) -> torch.Tensor:
     """Min (6, 8, 12, 13) of any number of tensors."""
-    _refuse_uint64(data_0[0], "Min")
-    return fold(lambda a, b: _binary(torch.minimum, a, b), data_0)
+    return fold(lambda a, b: _compared(torch.minimum, a, b), data_0)
 
 
 @op("Sum", 6, 8, 13)
@@ -162,29 +190,25 @@ def equal(A: torch.Tensor, B: torch.Tensor) -> torch.Tensor:
 @op("Greater", 7, 9, 13)
 def greater(A: torch.Tensor, B: torch.Tensor) -> torch.Tensor:
     """Greater (7, 9, 13)."""
-    _refuse_uint64(A, "Greater")
-    return _binary(torch.gt, A, B)
+    return _compared(torch.gt, A, B)
 
 
 @op("GreaterOrEqual", 12, 16)
 def greater_or_equal(A: torch.Tensor, B: torch.Tensor) -> torch.Tensor:
     """GreaterOrEqual (12, 16)."""
-    _refuse_uint64(A, "GreaterOrEqual")
-    return _binary(torch.ge, A, B)
+    return _compared(torch.ge, A, B)
 
 
 @op("Less", 7, 9, 13)
 def less(A: torch.Tensor, B: torch.Tensor) -> torch.Tensor:
     """Less (7, 9, 13)."""
-    _refuse_uint64(A, "Less")
-    return _binary(torch.lt, A, B)
+    return _compared(torch.lt, A, B)
 
 
 @op("LessOrEqual", 12, 16)
 def less_or_equal(A: torch.Tensor, B: torch.Tensor) -> torch.Tensor:
     """LessOrEqual (12, 16)."""
-    _refuse_uint64(A, "LessOrEqual")
-    return _binary(torch.le, A, B)
+    return _compared(torch.le, A, B)
 
 
 @op("And", 7)

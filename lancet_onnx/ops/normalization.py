@@ -9,7 +9,7 @@ import torch
 from torch.nn import functional
 
 from lancet_onnx.errors import UnsupportedError
-from lancet_onnx.ops.host import positive_axes, positive_axis
+from lancet_onnx.ops.host import host_floats, positive_axes, positive_axis
 from lancet_onnx.ops.registry import op
 
 
@@ -67,14 +67,17 @@ def batch_normalization(
     epsilon: float = 1e-5,
     momentum: float = 0.9,
     training_mode: int = 0,
-) -> torch.Tensor:
-    """BatchNormalization (14, 15): training_mode=1 is refused."""
-    if training_mode:
-        raise UnsupportedError(
-            "BatchNormalization with training_mode=1 takes its statistics from the batch; export "
-            f"the model in inference mode (momentum {momentum})"
-        )
-    return _batch_norm(X, scale, B, input_mean, input_var, epsilon)
+) -> torch.Tensor | tuple[torch.Tensor, ...]:
+    """BatchNormalization (14, 15): training_mode=1 takes the statistics of the batch."""
+    if not training_mode:
+        return _batch_norm(X, scale, B, input_mean, input_var, epsilon)
+    axes = [axis for axis in range(X.ndim) if axis != 1]
+    variance, mean = torch.var_mean(_wide(X), axes, correction=0)
+    running = tuple(
+        (old * momentum + new * (1 - momentum)).to(old.dtype)
+        for old, new in ((input_mean, mean), (input_var, variance))
+    )
+    return (_batch_norm(X, scale, B, mean, variance, epsilon), *running)
 
 
 def _wide(X: torch.Tensor) -> torch.Tensor:
@@ -249,15 +252,17 @@ def dropout(
     seed: int = 0,
     n_outputs: int = 1,
 ) -> torch.Tensor | tuple[torch.Tensor, ...]:
-    """Dropout (12, 13, 22): the identity and a mask of ones; training is refused."""
+    """Dropout (12, 13, 22): the identity and a mask of ones; what drops at random is refused."""
     if training_mode is not None and (
         training_mode.device.type != "cpu" or math.prod(training_mode.shape) != 1
     ):
         raise UnsupportedError("Dropout with a training_mode that is computed")
     if training_mode is not None and bool(training_mode.reshape(())):
-        raise UnsupportedError(
-            f"Dropout in training mode (ratio {ratio}, seed {seed}); export in inference mode"
-        )
+        shares = [0.5] if ratio is None else host_floats(ratio, "the ratio of Dropout")
+        if shares != [0.0]:
+            raise UnsupportedError(
+                f"Dropout in training mode (ratio {shares}, seed {seed}); export in inference mode"
+            )
     if n_outputs == 1:
         return data
     return data, torch.ones_like(data, dtype=torch.bool)

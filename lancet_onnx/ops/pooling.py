@@ -6,6 +6,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch.nn import functional
@@ -15,7 +16,7 @@ from lancet_onnx.ops.host import require_float
 from lancet_onnx.ops.nn import check_auto_pad, same_pads, torch_pads
 from lancet_onnx.ops.registry import op
 
-_MAX: dict[int, Callable[..., torch.Tensor]] = {
+_MAX: dict[int, Callable[..., Any]] = {
     1: functional.max_pool1d,
     2: functional.max_pool2d,
     3: functional.max_pool3d,
@@ -141,12 +142,8 @@ def max_pool(
     storage_order: int = 0,
     strides: list[int] | None = None,
     n_outputs: int = 1,
-) -> torch.Tensor:
-    """MaxPool (1, 8, 10, 11, 12, 22): the Indices output is refused."""
-    if n_outputs > 1:
-        raise UnsupportedError(
-            f"MaxPool with its Indices output (storage_order={storage_order}) is not computed"
-        )
+) -> torch.Tensor | tuple[torch.Tensor, ...]:
+    """MaxPool (1, 8, 10, 11, 12, 22): Indices count through the whole input."""
     at = _windows(
         X,
         auto_pad=auto_pad,
@@ -158,11 +155,34 @@ def max_pool(
     )
     data = X if X.is_floating_point() else X.to(torch.float32)
     function = _MAX[len(at.sizes)]
+    if n_outputs > 1:
+        values, places = function(
+            at.padded(data, -math.inf), at.kernel, at.strides, 0, at.dilations, return_indices=True
+        )
+        return values.to(X.dtype), _unpadded(places, X, at, by_columns=bool(storage_order))
     if at.symmetric:
-        result = function(data, at.kernel, at.strides, at.begins, at.dilations)
+        result: torch.Tensor = function(data, at.kernel, at.strides, at.begins, at.dilations)
     else:
         result = function(at.padded(data, -math.inf), at.kernel, at.strides, 0, at.dilations)
     return result.to(X.dtype)
+
+
+def _unpadded(
+    places: torch.Tensor, X: torch.Tensor, at: _Windows, *, by_columns: bool
+) -> torch.Tensor:
+    """Return indices into all of X from those into each padded image."""
+    n = len(at.sizes)
+    whole = [at.begins[i] + at.sizes[i] + at.reach[i] for i in range(n)]
+    parts: list[torch.Tensor] = []
+    rest = places
+    for i in reversed(range(n)):
+        parts.insert(0, torch.remainder(rest, whole[i]) - at.begins[i])
+        rest = torch.div(rest, whole[i], rounding_mode="floor")
+    images = torch.arange(math.prod(X.shape[:2]), device=places.device)
+    result = images.reshape(*X.shape[:2], *[1] * n)
+    for i in reversed(range(n)) if by_columns else range(n):
+        result = result * at.sizes[i] + parts[i]
+    return result
 
 
 def _average(data: torch.Tensor, at: _Windows) -> torch.Tensor:

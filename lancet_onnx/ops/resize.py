@@ -27,6 +27,7 @@ _COORDINATES = (
     "align_corners",
     "asymmetric",
     "tf_half_pixel_for_nn",
+    "tf_crop_and_resize",
 )
 
 
@@ -39,10 +40,29 @@ class _How:
     nearest: str = "round_prefer_floor"
     cubic_a: float = -0.75
     exclude_outside: bool = False
+    antialias: bool = False
 
 
-def _positions(size: int, out: int, scale: float, coordinates: str) -> Array:
+_WHOLE = (0.0, 1.0)
+"""The region of interest that is all of an axis."""
+
+
+def _in_region(size: int, out: int, region: tuple[float, float]) -> Array:
+    """Return where the output's elements lie in the input for tf_crop_and_resize."""
+    start, end = (np.float32(bound) for bound in region)
+    last = np.float32(size - 1)
+    if out == 1:
+        return np.full(1, np.float32(0.5) * (start + end) * last, np.float32)
+    step = (end - start) * last / np.float32(out - 1)
+    return start * last + np.arange(out, dtype=np.float32) * step
+
+
+def _positions(
+    size: int, out: int, scale: float, coordinates: str, region: tuple[float, float]
+) -> Array:
     """Return where the output's elements lie in the input."""
+    if coordinates == "tf_crop_and_resize":
+        return _in_region(size, out, region)
     at = np.arange(out, dtype=np.float32)
     ratio = np.float32(scale)
     half, one = np.float32(0.5), np.float32(1)
@@ -87,9 +107,43 @@ def _cubic(ratio: Array, a: float) -> Array:
     )
 
 
-def _along(data: torch.Tensor, axis: int, out: int, scale: float, how: _How) -> torch.Tensor:
+def _smooth(data: torch.Tensor, axis: int, where: Array, scale: float, how: _How) -> torch.Tensor:
+    """Shrink along an axis with the filter as wide as the step between the outputs."""
     size = data.shape[axis]
-    where = _positions(size, out, scale, how.coordinates)
+    reach = math.ceil((1 if how.mode == "linear" else 2) / scale)
+    low = np.floor(where).astype(np.int64).reshape(-1, 1)
+    neighbours = low + np.arange(-reach, reach + 2)
+    far = np.abs(neighbours - where.reshape(-1, 1).astype(np.float64)) * scale
+    if how.mode == "linear":
+        weights = np.clip(1 - far, 0, None)
+    else:
+        a = how.cubic_a
+        near = ((a + 2) * far - (a + 3)) * far * far + 1
+        weights = np.where(far <= 1, near, ((a * far - 5 * a) * far + 8 * a) * far - 4 * a)
+        weights = np.where(far < 2, weights, 0.0)
+    if how.exclude_outside:
+        weights = np.where((neighbours < 0) | (neighbours >= size), 0.0, weights)
+    weights = weights / weights.sum(1, keepdims=True)
+    rows = np.zeros((len(where), size))
+    np.add.at(
+        rows, (np.arange(len(where)).reshape(-1, 1), np.clip(neighbours, 0, size - 1)), weights
+    )
+    matrix = torch.from_numpy(rows).to(data.device, data.dtype)
+    return (data.movedim(axis, -1) @ matrix.transpose(0, 1)).movedim(-1, axis)
+
+
+def _along(
+    data: torch.Tensor,
+    axis: int,
+    out: int,
+    scale: float,
+    how: _How,
+    region: tuple[float, float] = _WHOLE,
+) -> torch.Tensor:
+    size = data.shape[axis]
+    where = _positions(size, out, scale, how.coordinates, region)
+    if how.antialias and scale < 1 and how.mode != "nearest":
+        return _smooth(data, axis, where, scale, how)
     if how.mode == "nearest":
         near = np.float32(1e-4)
         if how.coordinates == "half_pixel_symmetric" and not np.array_equal(
@@ -122,9 +176,17 @@ def _along(data: torch.Tensor, axis: int, out: int, scale: float, how: _How) -> 
 
 
 def _resize(
-    X: torch.Tensor, scales: list[float], sizes: list[int] | None, how: _How
+    X: torch.Tensor,
+    scales: list[float],
+    sizes: list[int] | None,
+    how: _How,
+    regions: list[tuple[float, float]] | None = None,
+    outside: float = 0.0,
 ) -> torch.Tensor:
-    """Resize every axis by its scale, to its size where that is given."""
+    """Resize every axis by its scale, to its size where that is given.
+
+    With `regions` of interest, elements that lie outside the input become `outside`.
+    """
     if how.mode not in ("nearest", "linear", "cubic"):
         raise UnsupportedError(f"Resize with mode={how.mode!r} is not known")
     if how.coordinates not in _COORDINATES:
@@ -133,14 +195,23 @@ def _resize(
         require_float(X, f"Resize with mode={how.mode!r}")
     half = X.dtype in (torch.float16, torch.bfloat16) and how.mode != "nearest"
     result = X.to(torch.float32) if half else X
+    inside: torch.Tensor | None = None
     for axis, scale in enumerate(scales):
+        region = _WHOLE if regions is None else regions[axis]
         size = X.shape[axis]
         out = int(np.float32(scale) * np.float32(size)) if sizes is None else sizes[axis]
-        if out == size and scale == 1.0:
+        if out == size and scale == 1.0 and region == _WHOLE:
             continue
         if size == 0 or out == 0:
             raise UnsupportedError("Resize from or to nothing is not computed")
-        result = _along(result, axis, out, scale, how)
+        result = _along(result, axis, out, scale, how, region)
+        if regions is not None:
+            where = _in_region(size, out, region)
+            shape = [-1 if i == axis else 1 for i in range(X.ndim)]
+            known = torch.from_numpy((where >= 0) & (where <= size - 1)).reshape(shape)
+            inside = known if inside is None else inside & known
+    if inside is not None:
+        result = torch.where(inside.to(X.device), result, result.new_full((), outside))
     return result.to(X.dtype)
 
 
@@ -182,7 +253,7 @@ def resize_11(
     mode: str = "nearest",
     nearest_mode: str = "round_prefer_floor",
 ) -> torch.Tensor:
-    """Resize (11, 13): tf_crop_and_resize, which alone needs a roi, is refused."""
+    """Resize (11, 13)."""
     return resize(
         X,
         roi,
@@ -232,13 +303,19 @@ def resize(
     mode: str = "nearest",
     nearest_mode: str = "round_prefer_floor",
 ) -> torch.Tensor:
-    """Resize (18, 19): antialiased shrinking and tf_crop_and_resize are refused."""
-    if coordinate_transformation_mode == "tf_crop_and_resize":
-        raise UnsupportedError(
-            "Resize with coordinate_transformation_mode=tf_crop_and_resize (roi of shape "
-            f"{None if roi is None else list(roi.shape)}, outside {extrapolation_value})"
-        )
+    """Resize (18, 19): tf_crop_and_resize to given sizes only."""
     chosen = list(range(X.ndim)) if axes is None else positive_axes(axes, X.ndim)
+    regions: list[tuple[float, float]] | None = None
+    if coordinate_transformation_mode == "tf_crop_and_resize":
+        bounds = [] if roi is None else host_floats(roi, "the roi of Resize")
+        if len(bounds) != 2 * len(chosen) or sizes is None:
+            raise UnsupportedError(
+                f"Resize with tf_crop_and_resize, a roi of {len(bounds)} numbers for the axes "
+                f"{chosen}, {'no ' if sizes is None else ''}sizes"
+            )
+        regions = [_WHOLE] * X.ndim
+        for i, axis in enumerate(chosen):
+            regions[axis] = bounds[i], bounds[len(chosen) + i]
     factors = [1.0] * X.ndim
     lengths: list[int] | None = None
     if scales is not None and scales.numel():
@@ -251,13 +328,12 @@ def resize(
         lengths, factors = _fit(X, chosen, lengths, keep_aspect_ratio_policy)
     else:
         raise UnsupportedError("Resize with neither scales nor sizes")
-    if antialias and min(factors) < 1 and mode != "nearest":
-        raise UnsupportedError("Resize to a smaller size with antialias=1 is not computed")
     how = _How(
         mode,
         coordinate_transformation_mode,
         nearest_mode,
         cubic_coeff_a,
         bool(exclude_outside),
+        bool(antialias),
     )
-    return _resize(X, factors, lengths, how)
+    return _resize(X, factors, lengths, how, regions, extrapolation_value)
