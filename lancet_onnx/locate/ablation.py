@@ -99,7 +99,8 @@ def restorer(
     def restored(k: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
         kept = (ranks[rows] >= k[rows, None]).reshape(-1, *weight.shape)
         part = {name: value[rows] for name, value in cut.items()}
-        scores = classifier.run_each(part, [logits], {layer.param: weight * kept})[logits]
+        muted = {layer.param: layer.scaled(weight, kept)}
+        scores = classifier.run_each(part, [logits], muted)[logits]
         return scores.argmax(1) == right[rows]
 
     return ranks, restored

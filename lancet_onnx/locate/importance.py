@@ -70,7 +70,7 @@ def importance(
 ) -> torch.Tensor:
     """Return IV for each pair: (K, *shape of W), signed; larger is more error-inducing."""
     weight = classifier.module.leaves[layer.param]
-    return weight * correlate(classifier, layer, dh, c)
+    return layer.centred(weight) * correlate(classifier, layer, dh, c)
 
 
 def correlate(
@@ -111,7 +111,7 @@ def harm(
     for part in torch.split(clean, 50):
         features, gradient = classifier.gradients(part, sources, outputs, margin)
         for layer in layers:
-            weight = classifier.module.leaves[layer.param]
+            weight = layer.centred(classifier.module.leaves[layer.param])
             for rows in chunks(len(part), layer.size):
                 moved = correlate(
                     classifier, layer, features[layer.source][rows], gradient[layer.output][rows]

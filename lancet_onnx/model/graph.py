@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import numpy as np
@@ -151,6 +151,10 @@ class Graph:
             needed.add(node.name)
             wanted.extend(value for value in node.reads if value and value not in given)
         return tuple(node for node in self.nodes if node.name in needed)
+
+    def leading_to(self, outputs: Iterable[ValueName]) -> Graph:
+        """Return the part of the graph that `outputs` need; constants all stay."""
+        return replace(self, nodes=self.between((), outputs))
 
     def downstream(self, start: Iterable[Node]) -> frozenset[NodeName]:
         """Return the names of `start` and of every node that reads, directly or not, from them."""

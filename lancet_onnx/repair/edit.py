@@ -47,7 +47,7 @@ def edit_params(
     edited = weight.clone()
     chosen = torch.from_numpy(edit.index).to(weight.device)
     factor = -1.0 if edit.kind == "flip" else 0.0
-    edited.view(-1)[chosen] = weight.view(-1)[chosen] * factor
+    edited.view(-1)[chosen] = layer.scaled(weight, factor).view(-1)[chosen]
     params = {layer.param: edited}
     if edit.compensate and layer.bias is not None:
         # The layer is linear: the shift of the mean is its response to the change of the weight.

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 from lancet_onnx.errors import ModelError, UnsupportedError
 from lancet_onnx.model import Graph, Node
 from lancet_onnx.runtime.executor import GraphModule, Params, Values
+from lancet_onnx.runtime.head import Head, find_head, with_rows
+from lancet_onnx.runtime.unfuse import unfused
 from lancet_onnx.types import TensorSpec, ValueName
 
 Loss = Callable[[torch.Tensor], torch.Tensor]
@@ -21,10 +23,9 @@ Loss = Callable[[torch.Tensor], torch.Tensor]
 LARGEST_INPUT = 1 << 26
 """Numbers in one probe batch; a hostile shape would otherwise take all memory."""
 
+_INPUTS = ("float32", "float16", "float64", "uint8", "int32", "int64")
 CHUNK = 128
 """Images that run at once; bounds memory to that many images' activations."""
-
-_AFTER_LOGITS = {"Softmax", "LogSoftmax", "Identity", "Sigmoid"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,14 +35,16 @@ class Signature:
     Attributes:
         input: the one image-like input.
         batch: the batch size that the file fixes, or None when it is free.
-        logits: the value before a final Softmax: gradients start there.
+        logits: one row an image; gradients start there, before a final Softmax and the like.
         classes: number of classes, 2 or more.
+        head: how the file itself gives its answer.
     """
 
     input: TensorSpec
     batch: int | None
     logits: ValueName
     classes: int
+    head: Head
 
 
 class Classifier:
@@ -54,19 +57,25 @@ class Classifier:
             multiply-adds, a backward pass twice.
     """
 
-    def __init__(self, graph: Graph, device: torch.device | None = None) -> None:
+    def __init__(
+        self, graph: Graph, device: torch.device | None = None, output: str | None = None
+    ) -> None:
         """Bind `graph`, run it once on a blank image and learn each value's type and cost.
 
+        `output` names the output that holds the scores, if the model has several.
+
         Raises:
-            ModelError: not a classifier with one input and 2-D scores.
+            ModelError: not a classifier with one input and a row of scores an image.
             UnsupportedError: an operator that is not computed.
         """
         spec = classifier_input(graph)
-        self.module = GraphModule(graph, device or torch.device("cpu"))
+        head = find_head(graph, output)
+        graph = unfused(graph.leading_to([head.scores, head.logits]))
+        where = device or torch.device("cpu")
+        self.module = GraphModule(graph, where)
         self.forwards = 0.0
         batch = spec.shape[0] if spec.shape else None
         fixed = batch if isinstance(batch, int) and batch > 0 else None
-        logits = _logits_value(graph)
         probe = fixed or 2
         shape = (
             probe,
@@ -78,22 +87,26 @@ class Classifier:
                 "numbers for one image are not handled"
             )
         blank = torch.zeros(shape, dtype=_dtype(spec.dtype), device=self.module.device)
+        found = self.module.run({spec.name: blank}, [head.logits])[head.logits].shape
+        if not found or found[0] != probe:
+            raise ModelError(
+                f"the output '{head.logits}' gives shape {tuple(found)} for a batch of "
+                f"{probe}; expected a classifier's scores of shape (batch, classes)"
+            )
+        graph, logits = with_rows(graph, head.logits, found)
+        if logits != head.logits:
+            self.module = GraphModule(graph, where)
         values = [
             v for node in self.module.nodes_between([spec.name], logits) for v in node.outputs
         ]
         table = self.module.run({spec.name: blank}, [v for v in values if v])
-        scores = table.get(logits)
-        if scores is None or scores.ndim != 2 or scores.shape[0] != probe or scores.shape[1] < 2:
-            found = "nothing" if scores is None else f"shape {tuple(scores.shape)}"
-            raise ModelError(
-                f"the output '{logits}' gives {found} for a batch of {probe}; expected a "
-                "classifier's scores of shape (batch, classes) with two classes or more"
-            )
-        self.signature = Signature(spec, fixed, logits, int(scores.shape[1]))
+        classes = int(table[logits].shape[1])
+        self.signature = Signature(spec, fixed, logits, classes, replace(head, classes=classes))
         self.recompute = frozenset(v for v, t in table.items() if not t.is_floating_point())
         self.shapes: Mapping[ValueName, tuple[int, ...]] = {
             value: tuple(tensor.shape) for value, tensor in {spec.name: blank, **table}.items()
         }
+        self._dtypes = {value: t.dtype for value, t in table.items() if t.is_floating_point()}
         self._cost = {
             node.name: self._macs(node) / probe
             for node in self.module.nodes_between([spec.name], logits)
@@ -161,7 +174,9 @@ class Classifier:
         # With a probe of another batch size the shapes are known but for their first dimension.
         nudges = {
             value: torch.zeros(
-                (len(parts), batch, *self.shapes[value][1:]), device=inputs.device
+                (len(parts), batch, *self.shapes[value][1:]),
+                dtype=self._dtypes.get(value, torch.float32),
+                device=inputs.device,
             ).requires_grad_()
             for value in at
         }
@@ -273,24 +288,11 @@ def classifier_input(graph: Graph) -> TensorSpec:
             f"the input '{spec.name}' has the shape {spec.shape}; expected a batch of images, "
             "such as (N, 3, 32, 32)"
         )
-    if spec.dtype not in ("float32", "float16", "float64", "uint8"):
+    if spec.dtype not in _INPUTS:
         raise UnsupportedError(f"the input '{spec.name}' is of type {spec.dtype}; expected float32")
     if not any(array.ndim > 1 for name, array in graph.constants.items() if name in graph.leaves):
-        raise ModelError(
-            "the model has no float weight: nothing in it could be located or repaired. "
-            "Quantised models are not supported; give the float model"
-        )
+        raise ModelError("the model has no weights: nothing in it could be located or repaired")
     return spec
-
-
-def _logits_value(graph: Graph) -> ValueName:
-    """Step back over a final Softmax and the like; scores come from the first float output."""
-    if not graph.outputs:
-        raise ModelError("the model has no output; expected a classifier's scores")
-    value = graph.outputs[0].name
-    while (node := graph.producer.get(value)) is not None and node.op_type in _AFTER_LOGITS:
-        value = node.inputs[0]
-    return value
 
 
 def _batches(value: torch.Tensor, batch: int) -> torch.Tensor:

@@ -11,16 +11,19 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from lancet_onnx.model import Graph, Node
+from lancet_onnx.model.graph import REARRANGING
 from lancet_onnx.runtime.classifier import Classifier
 from lancet_onnx.types import ParamName, ValueName
 
 LINEAR = {"Conv": 1, "ConvTranspose": 1, "Gemm": 1, "MatMul": -1}
 """Operators whose second input is a weight, and the channel axis of their output."""
 
-_PASS_THROUGH = ("Identity", "Transpose", "Reshape", "Cast", "Squeeze", "Unsqueeze")
+_PASS_THROUGH = (*REARRANGING, "Cast")
+_FLOATS = ("float32", "float64", "float16", "bfloat16")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -28,7 +31,8 @@ class Bias:
     """What shifts a layer's output, channel by channel.
 
     Adding ``d * scale`` (reshaped to the leaf's own shape) to the leaf moves the layer's output
-    by d: the scale is 1 for a bias, gamma / sqrt(var + eps) for a normalisation's shift.
+    by d: the scale is 1 for a bias, gamma / sqrt(var + eps) for a normalisation's shift, and over
+    the quantisation's step where the bias is quantised.
     """
 
     param: ParamName
@@ -48,6 +52,8 @@ class Layer:
         bias: None where the file has none that serves this layer alone.
         size: number of weights.
         depth: 0 for the first layer of the network.
+        zero: what stands for 0 among the leaf's numbers, of a shape that broadcasts to the leaf's;
+            not 0 only where the weight is quantised with a zero point.
     """
 
     node: Node
@@ -58,6 +64,16 @@ class Layer:
     bias: Bias | None
     size: int
     depth: int
+    zero: NDArray[np.float32]
+
+    def centred(self, weight: torch.Tensor) -> torch.Tensor:
+        """Return how far the leaf's numbers are from what stands for 0."""
+        return weight - torch.from_numpy(self.zero).to(weight)
+
+    def scaled(self, weight: torch.Tensor, factor: torch.Tensor | float) -> torch.Tensor:
+        """Return the leaf's numbers with the real weights multiplied by `factor`."""
+        zero = torch.from_numpy(self.zero).to(weight)
+        return zero + (weight - zero) * factor
 
 
 def find_layers(classifier: Classifier) -> tuple[Layer, ...]:
@@ -74,11 +90,12 @@ def find_layers(classifier: Classifier) -> tuple[Layer, ...]:
     for node in path:
         if node.op_type not in LINEAR or len(node.inputs) < 2 or node.inputs[0] not in graph.fed:
             continue
-        param = weight_leaf(graph, node.inputs[1])
-        if param is None or len(list(_readers(graph, param))) != 1:
+        found = _origin(graph, node.inputs[1])
+        if found is None or len(list(_readers(graph, found[0]))) != 1:
             continue
+        param, zero = found
         array = graph.constants[param]
-        if array.dtype != np.float32 or array.ndim < 2:
+        if array.ndim < 2:
             continue
         layers.append(
             Layer(
@@ -90,6 +107,7 @@ def find_layers(classifier: Classifier) -> tuple[Layer, ...]:
                 _bias(graph, node, classifier.shapes[node.outputs[0]]),
                 int(array.size),
                 len(layers),
+                zero,
             )
         )
     return tuple(layers)
@@ -108,19 +126,50 @@ def tied_weights(graph: Graph) -> tuple[ParamName, ...]:
 
 def weight_leaf(graph: Graph, value: ValueName) -> ParamName | None:
     """Follow a weight back through Identity, Transpose and the like to the leaf that is stored."""
+    found = _origin(graph, value)
+    return None if found is None else found[0]
+
+
+def _origin(graph: Graph, value: ValueName) -> tuple[ParamName, NDArray[np.float32]] | None:
+    """Return the leaf that a weight is read from, and what stands for 0 among its numbers."""
+    zero: NDArray[np.float32] | None = np.zeros((), np.float32)
     while value not in graph.constants:
         node = graph.producer.get(value)
-        if node is None or node.op_type not in _PASS_THROUGH:
+        if node is None:
             return None
         value = node.inputs[0]
-    name = ParamName(value)
-    return name if name in graph.leaves else None
+        if node.op_type == "DequantizeLinear" and value in graph.constants:
+            zero = _zero(graph, node)
+        elif node.op_type not in _PASS_THROUGH:
+            return None
+    known = graph.constants[value].dtype.name in _FLOATS or value in graph.quantised
+    return (ParamName(value), zero) if known and zero is not None else None
+
+
+def _zero(graph: Graph, node: Node) -> NDArray[np.float32] | None:
+    """Return the zero point of a quantised weight, to broadcast against it; None if unknown."""
+    if len(node.inputs) < 3 or not node.inputs[2]:
+        return np.zeros((), np.float32)
+    stored = graph.constants.get(node.inputs[2])
+    shape = graph.constants[node.inputs[0]].shape
+    if stored is None:
+        return None
+    zero = stored.astype(np.float32)
+    if zero.size == 1:
+        return zero.reshape(())
+    axis = node.attributes.get("axis", 1)
+    if not isinstance(axis, int) or zero.shape != (shape[axis],):
+        return None
+    aligned = [1] * len(shape)
+    aligned[axis] = -1
+    return zero.reshape(aligned)
 
 
 def _readers(graph: Graph, value: ValueName) -> Iterator[Node]:
     """Yield the nodes that read `value`, looking through pass-through nodes."""
     for node in graph.consumers.get(value, ()):
-        if node.op_type in _PASS_THROUGH and node.outputs[0] not in graph.fed:
+        unseen = (*_PASS_THROUGH, "DequantizeLinear")
+        if node.op_type in unseen and node.outputs[0] not in graph.fed:
             yield from _readers(graph, node.outputs[0])
         else:
             yield node
@@ -168,13 +217,18 @@ def _along(stored: tuple[int, ...], shape: tuple[int, ...], axis: int) -> bool:
 
 
 def _own(graph: Graph, value: ValueName, channels: int, scale: NDArray[np.float32]) -> Bias | None:
-    """Return the bias if it is a float32 leaf of one number a channel that nothing else reads."""
+    """Return the bias if it is a leaf of one number a channel that nothing else reads."""
     leaf = weight_leaf(graph, value)
-    if leaf is None or leaf != value:
+    if leaf is None or graph.constants[leaf].size != channels:
         return None
-    array = graph.constants[value]
     # Counted by use: simplifiers let one tensor be shift and mean of the same normalisation.
-    alone = sum(node.inputs.count(value) for node in graph.consumers.get(value, ())) == 1
-    if array.dtype != np.float32 or array.size != channels or not alone:
+    uses = sum(node.inputs.count(value) for node in graph.consumers.get(value, ()))
+    if uses != 1 or len(list(_readers(graph, leaf))) != 1:
         return None
+    node = graph.producer.get(value)
+    if node is not None and node.op_type == "DequantizeLinear":
+        step = graph.constants.get(node.inputs[1])
+        if step is None:
+            return None
+        return Bias(leaf, (scale / step.astype(np.float32).reshape(-1)).astype(np.float32))
     return Bias(leaf, scale)

@@ -22,7 +22,8 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 
 from lancet_onnx.errors import DataError, DeviceError, ModelError
-from lancet_onnx.types import TensorSpec
+from lancet_onnx.runtime.head import Head, plain_head
+from lancet_onnx.types import TensorSpec, ValueName
 
 Device = Literal["auto", "cpu", "cuda"]
 BATCH = 256
@@ -51,14 +52,23 @@ class Placement:
 class OrtModel:
     """One model file (or its bytes) in an onnxruntime session."""
 
-    def __init__(self, source: Path | bytes, spec: TensorSpec, device: Device = "auto") -> None:
+    def __init__(
+        self,
+        source: Path | bytes,
+        spec: TensorSpec,
+        device: Device = "auto",
+        head: Head | None = None,
+    ) -> None:
         """Open the model; with ``cuda`` every weight-carrying node must be placed there.
+
+        Without `head` the first output holds the scores.
 
         Raises:
             ModelError: onnxruntime refuses the model.
             DeviceError: CUDA was asked for and is not there or not used.
         """
         self._spec = spec
+        self._head = head
         target = str(source) if isinstance(source, Path) else source
         wanted = _providers(device)
         self._session = _open(target, wanted)
@@ -70,7 +80,7 @@ class OrtModel:
             )
 
     def scores(self, inputs: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Return the model's first output, (N, classes) float32, for any number of inputs.
+        """Return the model's scores, (N, classes) float32, for any number of inputs.
 
         Raises:
             ModelError: the model fails on these inputs or gives NaN.
@@ -88,7 +98,7 @@ class OrtModel:
             if missing:
                 part = np.concatenate([part, np.repeat(part[-1:], missing, axis=0)])
             rows.append(self._run(part)[: len(part) - missing])
-        scores = np.concatenate(rows).astype(np.float32)
+        scores = np.concatenate(rows)
         if np.isnan(scores).any():
             bad = int(np.flatnonzero(np.isnan(scores).any(axis=1))[0])
             raise ModelError(
@@ -102,8 +112,9 @@ class OrtModel:
         labels: NDArray[np.int64] = self.scores(inputs).argmax(axis=1).astype(np.int64)
         return labels
 
-    def _run(self, part: NDArray[np.generic]) -> NDArray[np.generic]:
-        name = self._session.get_outputs()[0].name
+    def _run(self, part: NDArray[np.generic]) -> NDArray[np.float32]:
+        head = self._head or plain_head(ValueName(self._session.get_outputs()[0].name))
+        name = head.output
         try:
             with _silent_stdout():
                 result = self._session.run([name], {self._spec.name: part})[0]
@@ -114,13 +125,13 @@ class OrtModel:
                     f"{self._spec.shape}: {_first_line(error)}"
                 ) from error
             raise ModelError(f"onnxruntime failed on the model: {_first_line(error)}") from error
-        if not isinstance(result, np.ndarray) or result.ndim != 2 or len(result) != len(part):
-            shape = getattr(result, "shape", type(result).__name__)
+        rows = head.rows(result)
+        if len(rows) != len(part):
             raise ModelError(
-                f"the output '{name}' has the shape {shape} for {len(part)} images; expected "
+                f"the output '{name}' has {len(rows)} rows for {len(part)} images; expected "
                 "a classifier's scores, one row an image"
             )
-        return result
+        return rows
 
 
 def environment(placement: Placement) -> dict[str, object]:

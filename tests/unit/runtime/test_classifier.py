@@ -22,6 +22,7 @@ from lancet_onnx.runtime.parity import compare
 from lancet_onnx.types import ParamName
 
 NAMES = ["mnist_cnn_square", "mnist_resnet_scattered", "mnist_cnn_clean"]
+RNG = np.random.default_rng(5)
 W = np.arange(12, dtype=np.float32).reshape(3, 4) / 7 - 0.6
 
 
@@ -341,16 +342,19 @@ REFUSED = {
         [tensor("w", W), tensor("axis", np.array([0]))],
         r"gives shape \(1, 4\) for a batch of 2",
     ),
-    "one number an image": (
-        [helper.make_node("MatMul", ["x", "w"], ["y"], "mm")],
-        [tensor("w", W[:, :1].copy())],
-        r"gives shape \(2, 1\)",
+    "no scores": (
+        [
+            helper.make_node("MatMul", ["x", "w"], ["h"], "mm"),
+            helper.make_node("Unsqueeze", ["h", "axis"], ["y"], "deeper"),
+        ],
+        [tensor("w", W), tensor("axis", np.array([1]))],
+        r"gives shape \(2, 1, 4\)",
     ),
-    "no weight": ([helper.make_node("Relu", ["x"], ["y"], "r")], [], "no float weight"),
+    "no weight": ([helper.make_node("Relu", ["x"], ["y"], "r")], [], "no weights"),
     "only integers": (
         [helper.make_node("Relu", ["x"], ["y"], "r")],
         [tensor("w", np.ones((2, 2), np.int64))],
-        "no float weight",
+        "no weights",
     ),
 }
 
@@ -383,15 +387,37 @@ def test_inputs_that_are_no_batch_are_refused(tmp_path: Path, shape):
         classifier_of(tmp_path, small([node], [tensor("w", W)], shape=shape))
 
 
-def test_integer_inputs_are_refused(tmp_path: Path):
+def test_inputs_of_tokens_run(tmp_path: Path):
+    nodes = [
+        helper.make_node("Gather", ["table", "x"], ["e"], "embed"),
+        helper.make_node("ReduceMean", ["e"], ["m"], "mean", axes=[1], keepdims=0),
+        helper.make_node("MatMul", ["m", "w"], ["y"], "mm"),
+    ]
+    words = RNG.normal(size=(9, 3)).astype(np.float32)
+    data = model_bytes(
+        nodes,
+        [tensor("table", words), tensor("w", W)],
+        [info("x", ["N", 5], TensorProto.INT64)],
+        [info("y", ["N", 4])],
+        opset=13,
+    )
+    classifier = classifier_of(tmp_path, data)
+    x = RNG.integers(0, 9, (7, 5))
+    parity = compare(classifier, OrtModel(data, classifier.signature.input, "cpu"), x)
+    assert parity.largest < 1e-6
+    _, gradients = classifier.gradients(classifier.tensor(x), [], ["e"], lambda z: z[:, 0])
+    assert float(gradients["e"].abs().min(0).values.max()) > 0
+
+
+def test_inputs_of_truth_values_are_refused(tmp_path: Path):
     nodes = [
         helper.make_node("Cast", ["x"], ["f"], "c", to=1),
         helper.make_node("MatMul", ["f", "w"], ["y"], "mm"),
     ]
     data = model_bytes(
-        nodes, [tensor("w", W)], [info("x", ["N", 3], TensorProto.INT64)], [info("y", ["N", 4])]
+        nodes, [tensor("w", W)], [info("x", ["N", 3], TensorProto.BOOL)], [info("y", ["N", 4])]
     )
-    with pytest.raises(UnsupportedError, match="of type int64"):
+    with pytest.raises(UnsupportedError, match="of type bool"):
         classifier_of(tmp_path, data)
 
 

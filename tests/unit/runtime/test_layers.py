@@ -281,7 +281,7 @@ def test_a_weight_on_the_left_is_no_layer(tmp_path: Path):
     assert list(layers) == ["w"]
 
 
-def test_double_weights_are_not_edited(tmp_path: Path):
+def test_double_weights_are_layers_too(tmp_path: Path):
     nodes = [
         make("Cast", ["x"], ["d"], "c", to=11),
         make("MatMul", ["d", "w"], ["h"], "mm"),
@@ -290,4 +290,4 @@ def test_double_weights_are_not_edited(tmp_path: Path):
     ]
     data = flat_model(nodes, tensor("w", RNG.normal(size=(3, 4))), tensor("v", floats(4, 4)))
     _, layers = layers_of(tmp_path, data)
-    assert list(layers) == ["v"]
+    assert list(layers) == ["w", "v"]
