@@ -23,7 +23,17 @@ from lancet_onnx.errors import PatchError
 from lancet_onnx.types import Digest, ParamName, ValueName
 
 FORMAT_VERSION = 1
-_BITS: Mapping[str, str] = {"float32": "<u4", "float64": "<u8", "float16": "<u2", "bfloat16": "<u2"}
+_BITS: Mapping[str, str] = {
+    "float32": "<u4",
+    "float64": "<u8",
+    "float16": "<u2",
+    "bfloat16": "<u2",
+    "int8": "|u1",
+    "uint8": "|u1",
+    "int16": "<u2",
+    "uint16": "<u2",
+    "int32": "<u4",
+}
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -31,7 +41,7 @@ class TensorDelta:
     """Changed elements of one initializer.
 
     Attributes:
-        param: the initializer (or the Constant node's output).
+        param: the initializer (or the Constant node's output), by the name it has in the graph.
         dtype: element type as numpy names it.
         shape: shape of the whole tensor.
         index: sorted, unique flat positions in C order, int64.

@@ -20,10 +20,13 @@ from lancet_onnx.types import ParamName
 
 FLOAT_STORAGE = ("raw", "packed", "unpacked")
 DOUBLE_STORAGE = ("raw", "packed", "unpacked")
-_BYTES, _FIXED64, _FIXED32 = 2, 1, 5
+INTEGER_STORAGE = ("raw", "packed", "unpacked", "pieces")
+"""For every type that int32_data holds: half precision and integers of up to 32 bits."""
+_VARINT, _BYTES, _FIXED64, _FIXED32 = 0, 2, 1, 5
 
 
 def varint(number: int) -> bytes:
+    number &= (1 << 64) - 1
     out = bytearray()
     while number > 0x7F:
         out.append(number & 0x7F | 0x80)
@@ -38,22 +41,35 @@ def field(number: int, payload: bytes) -> bytes:
 
 
 def tensor(name: str, array: np.ndarray, storage: str = "raw") -> bytes:
-    """A TensorProto with its values in raw_data, or packed or unpacked in the typed field."""
+    """A TensorProto with its values in raw_data, or packed or unpacked in the typed field.
+
+    ``pieces`` is packed in two pieces, which protobuf reads as one list.
+    """
     head = onnx.TensorProto()
     head.name = name
     head.dims.extend(array.shape)
     head.data_type = helper.np_dtype_to_tensor_dtype(array.dtype)
     data = head.SerializeToString()
-    little = array.astype(array.dtype.newbyteorder("<")).tobytes()
     if storage == "raw":
-        return data + field(9, little)
-    number, kind = (4, _FIXED32) if array.dtype == np.float32 else (10, _FIXED64)
+        return data + field(9, array.tobytes())
+    number, kind, coded = _typed(array.reshape(-1))
     if storage == "packed":
-        return data + field(number, little)
+        return data + field(number, b"".join(coded))
+    if storage == "pieces":
+        return data + field(number, b"".join(coded[:1])) + field(number, b"".join(coded[1:]))
     assert storage == "unpacked"
-    width = array.dtype.itemsize
-    tag = varint(number << 3 | kind)
-    return data + b"".join(tag + little[i : i + width] for i in range(0, len(little), width))
+    return data + b"".join(varint(number << 3 | kind) + item for item in coded)
+
+
+def _typed(array: np.ndarray) -> tuple[int, int, list[bytes]]:
+    """The field for values of this type, how it is coded, and each value in it."""
+    if array.dtype in (np.float32, np.float64):
+        number, kind = (4, _FIXED32) if array.dtype == np.float32 else (10, _FIXED64)
+        return number, kind, [value.tobytes() for value in array]
+    if array.dtype.kind not in "iu":
+        array = array.view(np.uint16)
+    number = {"int64": 7, "uint32": 11, "uint64": 11}.get(array.dtype.name, 5)
+    return number, _VARINT, [varint(int(value)) for value in array]
 
 
 def info(name: str, shape: Sequence[int | str | None], dtype: int = TensorProto.FLOAT):
@@ -69,10 +85,12 @@ def model_bytes(
     opset: int = 17,
     metadata: dict[str, str] | None = None,
     domains: Sequence[str] = (),
+    sparse: Sequence[bytes] = (),
 ) -> bytes:
     """A model file; `tensors` are initializers as bytes and need not be well-formed."""
     graph = helper.make_graph(nodes, "g", inputs, outputs).SerializeToString()
     graph += b"".join(field(5, item) for item in tensors)
+    graph += b"".join(field(15, item) for item in sparse)
     opsets = [helper.make_opsetid("", opset), *(helper.make_opsetid(d, 1) for d in domains)]
     model = helper.make_model(onnx.GraphProto(), opset_imports=opsets, ir_version=8)
     model.ClearField("graph")
@@ -110,6 +128,35 @@ def dense(
         [info("x", [batch, features or weight.shape[0]])],
         [info("y", [batch, weight.shape[1]])],
     )
+
+
+def sparse_tensor(
+    name: str,
+    array: np.ndarray,
+    positions: Sequence[int],
+    storage: str = "raw",
+    *,
+    coordinates: bool = False,
+) -> bytes:
+    """A SparseTensorProto that stores `array` at flat `positions`, or at their coordinates."""
+    index = np.array(positions, np.int64)
+    values = array.reshape(-1)[index]
+    if coordinates:
+        index = np.stack(np.unravel_index(index, array.shape), axis=1)
+    dims = b"".join(varint(3 << 3) + varint(size) for size in array.shape)
+    return field(1, tensor(name, values, storage)) + field(2, tensor("", index)) + dims
+
+
+def sparse_model(
+    positions: Sequence[int], shape: tuple[int, ...], *, coordinates: bool = False
+) -> bytes:
+    """``y = x W`` with a sparse W that stores 1.5, 2.5 ... at flat `positions`."""
+    array = np.zeros(shape, np.float32)
+    array.reshape(-1)[list(positions)] = np.arange(len(positions)) + 1.5
+    item = sparse_tensor("w", array, positions, coordinates=coordinates)
+    node = helper.make_node("MatMul", ["x", "w"], ["y"], "mm")
+    inputs, outputs = [info("x", ["N", shape[0]])], [info("y", ["N", shape[1]])]
+    return model_bytes([node], [], inputs, outputs, sparse=[item])
 
 
 STORED = ("raw", "packed", "unpacked", "const_raw", "const_packed", "value_float", "value_floats")

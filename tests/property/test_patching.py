@@ -1,20 +1,22 @@
 # SPDX-License-Identifier: Apache-2.0
 """Laws of patches over random models in random storage forms, and over damaged bytes."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+import ml_dtypes
 import numpy as np
 import pytest
 from builders import (
-    DOUBLE_STORAGE,
-    FLOAT_STORAGE,
+    INTEGER_STORAGE,
     field,
     info,
     model_bytes,
     open_bytes,
     patch_of,
+    sparse_tensor,
     stored_somehow,
     tensor,
 )
@@ -24,7 +26,7 @@ from onnx import TensorProto, helper
 
 from lancet_onnx.errors import ModelError, PatchError, UnsupportedError
 from lancet_onnx.model import load
-from lancet_onnx.model.wire import tensor_spans
+from lancet_onnx.model.wire import locate
 from lancet_onnx.model.write import apply, revert, seal
 from lancet_onnx.patch import Patch, TensorDelta, from_bytes, to_bytes
 from lancet_onnx.types import Digest, ParamName
@@ -36,55 +38,124 @@ text = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=12
 bits = st.integers(0, 2**32 - 1)
 
 
+DTYPES = (
+    np.float32,
+    np.float64,
+    np.float16,
+    ml_dtypes.bfloat16,
+    np.int8,
+    np.uint8,
+    np.int16,
+    np.uint16,
+    np.int32,
+)
+PLACES = ("initializer", "constant", "branch", "sparse")
+
+
+@dataclass
+class Constant:
+    """One constant of a model: its values, where they are and in which form.
+
+    `stored` are the flat positions that the file holds (all of them unless it is sparse).
+    """
+
+    name: str
+    array: np.ndarray
+    storage: str
+    place: str
+    stored: tuple[int, ...]
+
+    @property
+    def bits(self) -> np.ndarray:
+        return self.array.reshape(-1).view(f"u{self.array.dtype.itemsize}")
+
+
 @dataclass
 class Stored:
-    """A model file with float constants, and the bits of each."""
+    """A model file, what it holds, and its metadata."""
 
-    data: bytes
-    constants: dict[str, np.ndarray]
+    constants: dict[str, Constant]
+    metadata: dict[str, str]
+
+    @property
+    def data(self) -> bytes:
+        """The file, put together piece by piece; the same constants give the same bytes."""
+        at = {p: [c for c in self.constants.values() if c.place == p] for p in PLACES}
+        items = {place: [tensor(c.name, c.array, c.storage) for c in at[place]] for place in PLACES}
+        nodes = []
+        for c in at["constant"]:
+            inner = TensorProto.FromString(tensor("inner", c.array, c.storage))
+            nodes.append(helper.make_node("Constant", [], [c.name], value=inner))
+        if at["branch"]:
+            branch = helper.make_graph([], "b", [], [])
+            branch.initializer.extend(TensorProto.FromString(item) for item in items["branch"])
+            nodes.append(
+                helper.make_node("If", ["0"], ["1"], then_branch=branch, else_branch=EMPTY)
+            )
+        sparse = [sparse_tensor(c.name, c.array, c.stored, c.storage) for c in at["sparse"]]
+        return model_bytes(
+            nodes,
+            items["initializer"],
+            [info("0", [], TensorProto.BOOL)],
+            [info("1", [1])],
+            metadata=self.metadata,
+            sparse=sparse,
+        )
+
+    def edited(self, deltas: Sequence[TensorDelta]) -> "Stored":
+        """What the file should be after `deltas`."""
+        constants = dict(self.constants)
+        for delta in deltas:
+            old = constants[delta.param]
+            array = np.array(old.array)
+            array.reshape(-1).view(delta.new.dtype)[delta.index] = delta.new
+            constants[delta.param] = replace(old, array=array)
+        return replace(self, constants=constants)
+
+
+EMPTY = helper.make_graph([], "e", [], [])
+
+
+@st.composite
+def constant(draw: st.DrawFn, name: str) -> Constant:
+    dtype = np.dtype(draw(st.sampled_from(DTYPES)))
+    place = draw(st.sampled_from(PLACES))
+    shape = tuple(draw(st.lists(st.integers(1, 4), min_size=place == "sparse", max_size=3)))
+    size = int(np.prod(shape))
+    values = np.array(draw(st.lists(bits, min_size=size, max_size=size)), np.uint64)
+    if dtype.itemsize == 8:
+        values = values << np.uint64(31) | values
+    array = values.astype(f"<u{dtype.itemsize}").view(dtype).reshape(shape)
+    stored = tuple(range(size))
+    if place == "sparse":
+        stored = tuple(sorted(draw(st.sets(st.sampled_from(stored), min_size=1))))
+        array.reshape(-1)[[i for i in range(size) if i not in stored]] = 0
+    storage = draw(st.sampled_from(INTEGER_STORAGE))
+    return Constant(name, array, storage, place, stored)
 
 
 @st.composite
 def models(draw: st.DrawFn) -> Stored:
     names = draw(st.lists(text, min_size=1, max_size=4, unique=True))
-    tensors, nodes, constants = [], [], {}
-    for name in names:
-        shape = tuple(draw(st.lists(st.integers(1, 4), max_size=3)))
-        size = int(np.prod(shape))
-        values = np.array(draw(st.lists(bits, min_size=size, max_size=size)), "<u4")
-        if draw(st.booleans()):
-            array = values.astype(np.uint64) << 31 | values
-            array = array.astype("<u8").view(np.float64).reshape(shape)
-            storage = draw(st.sampled_from(DOUBLE_STORAGE))
-        else:
-            array = values.view(np.float32).reshape(shape)
-            storage = draw(st.sampled_from(FLOAT_STORAGE))
-        if draw(st.booleans()):
-            tensors.append(tensor(name, array, storage))
-        else:
-            inner = TensorProto.FromString(tensor("inner", array, storage))
-            nodes.append(helper.make_node("Constant", [], [name], value=inner))
-        constants[name] = array
-    metadata = draw(st.dictionaries(text, text, max_size=2))
-    return Stored(model_bytes(nodes, tensors, [], [info("y", [1])], metadata=metadata), constants)
+    # "0" and "1" are the names of the model's input and output.
+    constants = {f"c{name}": draw(constant(f"c{name}")) for name in names}
+    return Stored(constants, draw(st.dictionaries(text, text, max_size=2)))
 
 
 @st.composite
 def patched(draw: st.DrawFn) -> tuple[Stored, tuple[TensorDelta, ...]]:
     stored = draw(models())
     deltas = []
-    for name, array in stored.constants.items():
-        places = sorted(draw(st.sets(st.integers(0, array.size - 1), max_size=5)))
+    for name, held in stored.constants.items():
+        places = sorted(draw(st.sets(st.sampled_from(held.stored), max_size=5)))
         if not places and draw(st.booleans()):
             continue
-        unsigned = np.dtype(f"<u{array.dtype.itemsize}")
-        old = array.reshape(-1).view(unsigned)[places]
-        new = old ^ np.array([draw(st.integers(1, 2**32 - 1)) for _ in places], unsigned)
-        deltas.append(
-            TensorDelta(
-                ParamName(name), array.dtype.name, array.shape, np.array(places, np.int64), old, new
-            )
-        )
+        old = held.bits[places]
+        highest = min(2 ** (8 * old.dtype.itemsize), 2**32) - 1
+        new = old ^ np.array([draw(st.integers(1, highest)) for _ in places], old.dtype)
+        index = np.array(places, np.int64)
+        array = held.array
+        deltas.append(TensorDelta(ParamName(name), array.dtype.name, array.shape, index, old, new))
     return stored, tuple(deltas)
 
 
@@ -92,14 +163,15 @@ def patched(draw: st.DrawFn) -> tuple[Stored, tuple[TensorDelta, ...]]:
 @given(patched(), st.one_of(st.just(""), text))
 def test_reverting_a_patch_gives_the_file_byte_for_byte(case, metadata: str):
     stored, deltas = case
+    original = stored.data
     with TemporaryDirectory() as folder:
-        model = open_bytes(Path(folder), stored.data)
+        model = open_bytes(Path(folder), original)
         patch, files = seal(model, patch_of(model, *deltas, metadata=metadata))
         data = files.onnx
         after = open_bytes(Path(folder), data, "after.onnx")
-        assert revert(after, patch).onnx == stored.data
+        assert revert(after, patch).onnx == original
         # The patch also survives its file form.
-        assert revert(after, from_bytes(to_bytes(patch), "f")).onnx == stored.data
+        assert revert(after, from_bytes(to_bytes(patch), "f")).onnx == original
         for delta in deltas:
             found = after.graph.constants[delta.param].reshape(-1)[delta.index]
             assert found.tobytes() == delta.new.tobytes()
@@ -107,21 +179,59 @@ def test_reverting_a_patch_gives_the_file_byte_for_byte(case, metadata: str):
 
 @QUICK
 @given(patched())
-def test_bytes_outside_the_elements_stay(case):
+def test_the_result_is_the_file_with_the_new_values_and_nothing_else(case):
     stored, deltas = case
+    original = stored.data
+    with TemporaryDirectory() as folder:
+        model = open_bytes(Path(folder), original)
+        data = apply(model, patch_of(model, *deltas)).onnx
+    assert data == stored.edited(deltas).data
+    assert (data != original) == any(len(d.index) for d in deltas)
+
+
+@QUICK
+@given(patched())
+def test_what_keeps_its_width_keeps_its_place(case):
+    stored, deltas = case
+    original = stored.data
+    wide = [stored.constants[d.param] for d in deltas]
+    fixed = [
+        delta
+        for delta, held in zip(deltas, wide, strict=True)
+        if held.storage == "raw" or held.array.dtype in (np.float32, np.float64)
+    ]
+    with TemporaryDirectory() as folder:
+        model = open_bytes(Path(folder), original)
+        data = apply(model, patch_of(model, *fixed)).onnx
+    assert len(data) == len(original)
+    changed = sum(a != b for a, b in zip(original, data, strict=True))
+    flipped = (np.ascontiguousarray(d.old ^ d.new).view(np.uint8) for d in fixed)
+    assert changed == sum(int(np.count_nonzero(part)) for part in flipped)
+
+
+@QUICK
+@given(patched(), st.data())
+def test_what_a_sparse_tensor_leaves_out_is_refused(case, data: st.DataObject):
+    stored, deltas = case
+    sparse = [c for c in stored.constants.values() if len(c.stored) < c.array.size]
+    if not sparse:
+        return
+    held = data.draw(st.sampled_from(sparse))
+    absent = sorted(set(range(held.array.size)) - set(held.stored))
+    index = np.array([data.draw(st.sampled_from(absent))], np.int64)
+    bad = TensorDelta(
+        ParamName(held.name),
+        held.array.dtype.name,
+        held.array.shape,
+        index,
+        held.bits[index],
+        held.bits[index] ^ 1,
+    )
+    others = [d for d in deltas if d.param != held.name]
     with TemporaryDirectory() as folder:
         model = open_bytes(Path(folder), stored.data)
-        data = apply(model, patch_of(model, *deltas)).onnx
-    assert len(data) == len(stored.data)
-    mine = set()
-    for delta in deltas:
-        width = delta.old.dtype.itemsize
-        span = tensor_spans(stored.data)[delta.param]
-        for position in delta.index:
-            mine.update(span.offset(int(position) * width + i) for i in range(width))
-    changed = {i for i, (a, b) in enumerate(zip(stored.data, data, strict=True)) if a != b}
-    assert changed <= mine
-    assert bool(changed) == any(len(d.index) for d in deltas)
+        with pytest.raises(PatchError, match="does not store its element"):
+            apply(model, patch_of(model, *others, bad))
 
 
 @QUICK
@@ -129,7 +239,7 @@ def test_bytes_outside_the_elements_stay(case):
 def test_a_patch_of_nothing_is_the_same_file(stored: Stored):
     with TemporaryDirectory() as folder:
         model = open_bytes(Path(folder), stored.data)
-        assert apply(model, patch_of(model)).onnx == stored.data
+        assert apply(model, patch_of(model)).onnx == model.data
 
 
 @QUICK
@@ -189,6 +299,14 @@ def test_damaged_patches_are_read_or_refused(data: bytes):
 
 
 WHOLE = stored_somehow(np.random.default_rng(1))
+PATHS = [
+    *(((7, 0), (5, number)) for number in range(6)),
+    *(((7, 0), (1, number), (5, 0), (5, 0)) for number in range(2)),
+    *(((7, 0), (1, number), (5, 0)) for number in range(2, 4)),
+    ((7, 0), (1, 0), (5, 0), (6, 0), (5, 0)),
+    ((7, 0), (15, 0), (1, 0)),
+    ((25, 0), (7, 0), (5, 0), (22, 0), (1, 0)),
+]
 
 
 @MANY
@@ -198,11 +316,11 @@ WHOLE = stored_somehow(np.random.default_rng(1))
 )  # fmt: skip
 def test_spans_of_damaged_models_are_read_or_refused(data: bytes):
     try:
-        spans = tensor_spans(data)
+        spans = locate(data, PATHS)
     except ModelError:
         return
     for span in spans.values():
-        assert all(0 <= start <= end <= len(data) for start, end in span.runs)
+        assert all(0 <= run.start <= run.end <= len(data) for run in span.runs)
 
 
 @MANY
@@ -232,6 +350,6 @@ def test_a_model_cut_at_every_byte_is_read_or_refused(tmp_path: Path):
     assert len(read) <= 2
     for length in range(len(WHOLE)):
         try:
-            tensor_spans(WHOLE[:length])
+            locate(WHOLE[:length], PATHS)
         except ModelError:
             continue

@@ -4,6 +4,7 @@
 import json
 from dataclasses import replace
 
+import ml_dtypes
 import numpy as np
 import pytest
 from safetensors.numpy import save as safetensors_save
@@ -46,13 +47,30 @@ def test_between_compares_bits_not_values():
     assert change((2, np.nan), (3, -0.0), (5, 7.0)).index.tolist() == [3, 5]
 
 
-@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
-def test_deltas_hold_the_bits_of_their_type(dtype: type):
-    before, after = np.zeros(3, dtype), np.array([0, 1.5, 0], dtype)
+@pytest.mark.parametrize(
+    ("dtype", "value"),
+    [
+        (np.float16, 1.5),
+        (np.float32, 1.5),
+        (np.float64, 1.5),
+        (ml_dtypes.bfloat16, 1.5),
+        (np.int8, -100),
+        (np.uint8, 200),
+        (np.int16, -30_000),
+        (np.uint16, 60_000),
+        (np.int32, -2_000_000_000),
+    ],
+)
+def test_deltas_hold_the_bits_of_their_type(dtype: type, value: float):
+    before, after = np.zeros(3, dtype), np.array([0, value, 0], dtype)
     found = TensorDelta.between(ParamName("w"), before, after)
     assert found.dtype == np.dtype(dtype).name
-    assert found.new.view(dtype)[0] == 1.5
+    assert found.new.view(dtype)[0] == value
+    assert found.new.dtype.kind == "u"
     assert found.new.dtype.itemsize == np.dtype(dtype).itemsize
+    again = from_bytes(to_bytes(patch(found)), "f").deltas[0]
+    assert (again.dtype, again.new.dtype) == (found.dtype, found.new.dtype)
+    assert again.new.view(dtype)[0] == value
 
 
 def test_a_scalar_has_one_position():
@@ -63,7 +81,7 @@ def test_a_scalar_has_one_position():
     assert (found.index.tolist(), found.shape) == ([0], ())
 
 
-@pytest.mark.parametrize("dtype", ["int64", "uint8", "float8_e4m3fn", "object"])
+@pytest.mark.parametrize("dtype", ["int64", "uint32", "bool", "float8_e4m3fn", "object"])
 def test_other_types_are_refused(dtype: str):
     with pytest.raises(PatchError, match=f"found {dtype}"):
         bit_type(dtype)
@@ -171,6 +189,7 @@ def test_the_hand_made_file_is_good():
         {"targets": target(dtype="int64")},
         {"targets": target(dtype=["float32"])},
         {"targets": target(dtype="float64")},
+        {"targets": target(dtype="int16")},
         {"targets": target(shape=3)},
         {"targets": target(shape=["a"])},
         {"targets": target(shape=[2, 2])},
@@ -212,6 +231,7 @@ def test_every_header_entry_is_needed(key: str):
         ("0/old", np.array([1, 2], np.uint64)),
         ("0/new", np.array([1, 2, 3], np.uint32)),
         ("0/new", np.array([1, 2], np.int32)),
+        ("0/new", np.array([1, 2], np.uint8)),
     ],
 )
 def test_tensors_that_contradict_the_header(name: str, array: np.ndarray):

@@ -3,28 +3,64 @@
 
 from pathlib import Path
 
+import ml_dtypes
 import numpy as np
 import onnx
 import pytest
-from builders import field, model_bytes, open_bytes, stored_somehow, tensor, varint
-from onnx import helper
+from builders import (
+    INTEGER_STORAGE,
+    field,
+    info,
+    model_bytes,
+    open_bytes,
+    stored_somehow,
+    tensor,
+    varint,
+)
+from onnx import helper, numpy_helper
 
-from lancet_onnx.errors import ModelError
-from lancet_onnx.model.wire import Span, metadata_entry, tensor_spans
+from lancet_onnx.errors import ModelError, UnsupportedError
+from lancet_onnx.model import OnnxModel
+from lancet_onnx.model import wire as wire_module
+from lancet_onnx.model.freeze import FieldPath
+from lancet_onnx.model.wire import Edit, Header, Run, Span, locate, metadata_entry, splice
+
+FIRST: FieldPath = ((7, 0), (5, 0))
+"""The first initializer of the graph."""
 
 
 def value_bytes(data: bytes, span: Span) -> bytes:
-    return b"".join(data[start:end] for start, end in span.runs)
+    return b"".join(data[run.start : run.end] for run in span.runs)
+
+
+def spans_of(model: OnnxModel) -> dict[str, Span]:
+    found = locate(model.data, [at.path for at in model.stored.values() if at.path])
+    return {name: found[at.path] for name, at in model.stored.items() if at.path in found}
+
+
+def signed(number: int) -> int:
+    return number - (1 << 64) if number >> 63 else number
+
+
+def decoded(data: bytes, span: Span) -> list[int]:
+    content, start, numbers = value_bytes(data, span), 0, []
+    for end in span.ends(data):
+        groups = [byte & 0x7F for byte in content[start:end]]
+        numbers.append(signed(sum(group << 7 * n for n, group in enumerate(groups))))
+        start = int(end)
+    assert start == len(content)
+    return numbers
 
 
 def test_the_bytes_of_every_form_are_found(tmp_path: Path, rng: np.random.Generator):
     data = stored_somehow(rng)
-    constants = open_bytes(tmp_path, data).graph.constants
-    spans = tensor_spans(data)
-    assert spans.keys() == constants.keys()
-    for name, array in constants.items():
+    model = open_bytes(tmp_path, data)
+    spans = spans_of(model)
+    assert spans.keys() == model.graph.constants.keys()
+    for name, array in model.graph.constants.items():
         assert value_bytes(data, spans[name]) == array.tobytes(), name
         assert spans[name].size == array.nbytes
+        assert spans[name].width in (1, array.dtype.itemsize)
     assert len(spans["unpacked"].runs) == 4
     assert len(spans["packed"].runs) == 1
 
@@ -33,34 +69,149 @@ def test_the_bytes_of_every_form_are_found(tmp_path: Path, rng: np.random.Genera
 def test_the_fixtures_values_are_found(fixtures, name: str):
     data = fixtures.model(name).read_bytes()
     proto = onnx.ModelProto.FromString(data)
-    spans = tensor_spans(data)
-    for item in proto.graph.initializer:
-        assert value_bytes(data, spans[item.name]) == onnx.numpy_helper.to_array(item).tobytes()
+    paths = [((7, 0), (5, number)) for number in range(len(proto.graph.initializer))]
+    spans = locate(data, paths)
+    for path, item in zip(paths, proto.graph.initializer, strict=True):
+        assert value_bytes(data, spans[path]) == numpy_helper.to_array(item).tobytes()
 
 
-def test_a_span_of_many_runs_knows_each_bytes_place():
-    span = Span(((10, 14), (20, 24), (40, 44)))
-    assert [span.offset(p) for p in (0, 3, 4, 8, 11)] == [10, 13, 20, 40, 43]
-    with pytest.raises(ModelError, match="past the end"):
-        span.offset(12)
+@pytest.mark.parametrize("storage", INTEGER_STORAGE[1:])
+@pytest.mark.parametrize(
+    "array",
+    [
+        np.array([-128, -1, 0, 1, 127], np.int8),
+        np.array([0, 1, 127, 128, 255], np.uint8),
+        np.array([-(2**15), -1, 0, 300, 2**15 - 1], np.int16),
+        np.array([0, 2**16 - 1], np.uint16),
+        np.array([-(2**31), -1, 0, 2**31 - 1], np.int32),
+        np.array([-(2**63), -1, 0, 2**63 - 1], np.int64),
+        np.array([0, 2**32 - 1], np.uint32),
+        np.array([0, 2**63 - 1], np.uint64),
+    ],
+    ids=lambda a: a.dtype.name,
+)
+def test_integers_are_found_one_by_one(array: np.ndarray, storage: str):
+    item = tensor("w", array, storage)
+    assert (numpy_helper.to_array(onnx.TensorProto.FromString(item)) == array).all()
+    data = model_bytes([], [item], [], [])
+    span = locate(data, [FIRST])[FIRST]
+    assert span.width == 0
+    assert decoded(data, span) == array.tolist()
 
 
-def test_other_nodes_attributes_are_no_constants():
+@pytest.mark.parametrize("dtype", [np.float16, ml_dtypes.bfloat16])
+@pytest.mark.parametrize("storage", INTEGER_STORAGE)
+def test_half_precision_is_found(dtype: type, storage: str):
+    array = np.array([0.0, -1.5, 1e-3, 7.0], dtype)
+    data = model_bytes([], [tensor("w", array, storage)], [], [])
+    span = locate(data, [FIRST])[FIRST]
+    if storage == "raw":
+        assert value_bytes(data, span) == array.tobytes()
+    else:
+        assert decoded(data, span) == array.view(np.uint16).tolist()
+
+
+@pytest.mark.parametrize(
+    ("value", "width", "expected"),
+    [
+        ({"value_float": 2.5}, 4, np.float32(2.5).tobytes()),
+        ({"value_floats": [2.5, -1.0]}, 4, np.array([2.5, -1], np.float32).tobytes()),
+        ({"value_int": -3}, 0, varint(-3)),
+        ({"value_ints": [5, -3, 300]}, 0, varint(5) + varint(-3) + varint(300)),
+    ],
+    ids=lambda v: next(iter(v)) if isinstance(v, dict) else "",
+)
+def test_plain_numbers_of_a_constant_are_found(
+    tmp_path: Path, value: dict[str, object], width: int, expected: bytes
+):
+    node = helper.make_node("Constant", [], ["c"], "n", **value)
+    model = open_bytes(tmp_path, model_bytes([node], [], [], []))
+    span = spans_of(model)["c"]
+    assert (span.width, value_bytes(model.data, span)) == (width, expected)
+
+
+def test_of_what_is_written_twice_the_last_counts():
+    """As protobuf has it, for a field that holds one number or one string of bytes."""
+    one, two = np.array([1.0], np.float32), np.array([2.0], np.float32)
+    item = tensor("w", one) + field(9, two.tobytes())
+    floats = varint(2 << 3 | 5) + one.tobytes() + varint(2 << 3 | 5) + two.tobytes()
+    attribute = field(1, b"value_float") + floats + varint(20 << 3) + varint(1)
+    node = field(4, b"Constant") + field(2, b"c") + field(5, attribute)
+    data = field(7, field(1, node) + field(5, item))
+    proto = onnx.ModelProto.FromString(data)
+    assert numpy_helper.to_array(proto.graph.initializer[0]).tolist() == [2.0]
+    assert proto.graph.node[0].attribute[0].f == 2.0
+    place: FieldPath = ((7, 0), (1, 0), (5, 0))
+    for span in locate(data, [FIRST, place]).values():
+        assert value_bytes(data, span) == two.tobytes()
+
+
+def test_messages_in_several_parts_are_one():
+    """Protobuf merges what a field that is no list holds; lists go on where they were."""
+    first, second = (tensor(n, np.full(3, i, np.float32)) for i, n in enumerate("ab"))
+    head = onnx.TensorProto.FromString(tensor("t", np.zeros(4, np.float32)))
+    head.ClearField("raw_data")
+    packed = [np.arange(2, dtype=np.float32), np.arange(2, 4, dtype=np.float32)]
+    parts = [
+        head.SerializeToString() + field(4, packed[0].tobytes()),
+        field(4, packed[1].tobytes()),
+    ]
+    attribute = field(1, b"value") + b"".join(field(5, part) for part in parts)
+    node = field(4, b"Constant") + field(2, b"c") + field(5, attribute)
+    data = field(7, field(5, first)) + field(7, field(1, node) + field(5, second))
+    proto = onnx.ModelProto.FromString(data)
+    assert [t.name for t in proto.graph.initializer] == ["a", "b"]
+    place: FieldPath = ((7, 0), (1, 0), (5, 0), (5, 0))
+    spans = locate(data, [FIRST, ((7, 0), (5, 1)), place])
+    for path, expected in zip(
+        (FIRST, ((7, 0), (5, 1)), place), (np.zeros(3), np.ones(3), np.arange(4)), strict=True
+    ):
+        assert value_bytes(data, spans[path]) == expected.astype(np.float32).tobytes()
+    assert numpy_helper.to_array(proto.graph.node[0].attribute[0].t).tolist() == [0, 1, 2, 3]
+    assert len(spans[place].runs) == 2
+
+
+def test_a_span_of_many_runs_knows_each_elements_place():
+    header = Header(8, 9, 60)
+    span = Span(4, (Run(10, 14, (header,)), Run(20, 24, ()), Run(40, 48, ())))
+    assert [span.at(p, 4).start for p in (0, 4, 8, 12)] == [10, 20, 40, 44]
+    assert span.at(0, 4) == Edit(10, 14, b"", (header,))
+    for position, width in ((16, 4), (2, 4), (0, 8)):
+        with pytest.raises(ModelError, match="past the end"):
+            span.at(position, width)
+
+
+def test_other_nodes_attributes_are_no_constants(tmp_path: Path):
     inner = helper.make_tensor("t", 1, [1], [1.0])
     node = helper.make_node("ConstantOfShape", ["s"], ["y"], "n", value=inner)
-    assert tensor_spans(model_bytes([node], [], [], [])) == {}
+    shape = tensor("s", np.array([2]))
+    model = open_bytes(tmp_path, model_bytes([node], [shape], [], [info("y", [2])]))
+    assert spans_of(model).keys() == {"s"}
 
 
-def test_tensors_inside_branches_are_no_leaves():
-    branch = helper.make_graph([], "b", [], [], [helper.make_tensor("inner", 1, [1], [1.0])])
-    node = helper.make_node("If", ["c"], ["y"], "n", then_branch=branch, else_branch=branch)
-    assert tensor_spans(model_bytes([node], [], [], [])) == {}
+def test_tensors_inside_branches_are_found(tmp_path: Path):
+    def branch(name: str, value: float) -> onnx.GraphProto:
+        held = helper.make_tensor("inner", 1, [1], [value])
+        node = helper.make_node("Identity", ["inner"], [f"{name}_y"], f"{name}_n")
+        return helper.make_graph([node], name, [], [info(f"{name}_y", [1])], [held])
+
+    node = helper.make_node(
+        "If", ["c"], ["y"], "n", then_branch=branch("a", 1.0), else_branch=branch("b", 2.0)
+    )
+    inputs = [info("c", [], onnx.TensorProto.BOOL)]
+    model = open_bytes(tmp_path, model_bytes([node], [], inputs, [info("y", [1])]))
+    spans = spans_of(model)
+    assert len(spans) == 2
+    for name, array in model.graph.constants.items():
+        assert value_bytes(model.data, spans[name]) == array.tobytes()
 
 
-def test_integer_fields_and_empty_tensors_have_no_entry():
-    integers = helper.make_tensor("i", onnx.TensorProto.INT64, [2], [1, 2]).SerializeToString()
+def test_empty_tensors_text_and_absent_places_have_no_entry():
     empty = tensor("e", np.zeros((0, 3), np.float32))
-    assert tensor_spans(model_bytes([], [integers, empty], [], [])) == {}
+    words = helper.make_tensor("s", onnx.TensorProto.STRING, [1], ["x"]).SerializeToString()
+    data = model_bytes([helper.make_node("Relu", ["x"], ["y"], alpha="s")], [empty, words], [], [])
+    paths = [FIRST, ((7, 0), (5, 1)), ((7, 0), (5, 2)), ((7, 0), (1, 0), (5, 0)), ((25, 0), (7, 0))]
+    assert locate(data, paths) == {}
 
 
 def test_fields_in_another_order_are_found():
@@ -68,7 +219,69 @@ def test_fields_in_another_order_are_found():
     values = np.arange(3, dtype=np.float32)
     item = field(9, values.tobytes()) + varint(2 << 3) + varint(1) + varint(1 << 3) + varint(3)
     data = model_bytes([], [item + field(8, b"late")], [], [])
-    assert value_bytes(data, tensor_spans(data)["late"]) == values.tobytes()
+    assert value_bytes(data, locate(data, [FIRST])[FIRST]) == values.tobytes()
+
+
+def padded(number: int, payload: bytes, spare: int) -> bytes:
+    """A field whose length is written with more bytes than it needs."""
+    return varint(number << 3 | 2) + wire_module.varint(len(payload), spare) + payload
+
+
+@pytest.mark.parametrize("spare", [0, 2])
+@pytest.mark.parametrize("size", [1, 100, 114, 115, 116, 117, 118, 119, 120, 200, 16_370, 16_373])
+@pytest.mark.parametrize(("old", "new"), [(1, -1), (-1, 1), (1, 300), (300, 2), (7, 8)])
+def test_what_grows_or_shrinks_is_readable_and_can_be_undone(
+    size: int, spare: int, old: int, new: int
+):
+    """Lengths of several messages pass the places where they need one byte more, and back."""
+    before, after = (np.array([v, *[3] * size], np.int32) for v in (old, new))
+    whole = tensor("w", before, "packed")
+    head = whole[: whole.index(field(5, b"".join(varint(int(v)) for v in before)))]
+    packed = padded(5, b"".join(varint(int(v)) for v in before), spare)
+    data = padded(7, padded(5, head + packed, spare), spare) + field(2, b"producer")
+    current = data
+    for value, expected in ((new, after), (old, before)):
+        span = locate(current, [FIRST])[FIRST]
+        edit = span.at(0, int(span.ends(current)[0]))
+        current = bytes(splice(current, [edit._replace(content=varint(value))]))
+        proto = onnx.ModelProto.FromString(current)
+        assert proto.producer_name == "producer"
+        assert (numpy_helper.to_array(proto.graph.initializer[0]) == expected).all()
+    assert current == data
+
+
+def test_edits_that_together_keep_a_size_leave_the_lengths_alone():
+    before, after = np.array([1, 300], np.int32), np.array([300, 1], np.int32)
+    item = tensor("w", before, "packed")
+    data = padded(7, padded(5, item, 2), 2)
+    span = locate(data, [FIRST])[FIRST]
+    ends = [0, *span.ends(data)]
+    edits = [
+        span.at(ends[n], ends[n + 1] - ends[n])._replace(content=varint(int(after[n])))
+        for n in range(2)
+    ]
+    done = bytes(splice(data, edits))
+    assert done == padded(7, padded(5, tensor("w", after, "packed"), 2), 2)
+
+
+def test_edits_that_overlap_are_refused():
+    with pytest.raises(ModelError, match="overlap at byte 3"):
+        splice(bytes(10), [Edit(3, 5, b"xx"), Edit(0, 4, b"yyyy")])
+
+
+def test_a_length_that_no_reader_would_take_is_refused():
+    """Readers take lengths of up to five bytes; here a sixth would be needed."""
+    packed = varint(1) + varint(3) * 126
+    data = padded(7, padded(5, padded(5, packed, 4), 3), 2)
+    span = locate(data, [FIRST])[FIRST]
+    edit = span.at(0, 1)._replace(content=varint(300))
+    with pytest.raises(UnsupportedError, match="longer than five bytes"):
+        splice(data, [edit])
+
+
+def test_edits_come_in_any_order():
+    assert splice(b"abcdef", [Edit(4, 5, b"Y"), Edit(0, 2, b"XX")]) == b"XXcdYf"
+    assert splice(b"abc", []) == b"abc"
 
 
 def test_a_metadata_entry_is_read_by_protobuf():
@@ -85,8 +298,9 @@ def test_a_metadata_entry_is_read_by_protobuf():
         (b"\x3b", "wire type 3"),
         (b"\x02\x00", "field 0"),
         (varint(7 << 3 | 2) + varint(1 << 60), "ends past"),
+        (field(7, field(5, field(9, b"abc")[:-1])), "ends past"),
     ],
 )
 def test_damaged_bytes_are_refused(data: bytes, cause: str):
     with pytest.raises(ModelError, match=cause):
-        tensor_spans(data)
+        locate(data, [FIRST])

@@ -4,16 +4,30 @@
 from dataclasses import replace
 from pathlib import Path
 
+import ml_dtypes
 import numpy as np
 import onnx
 import onnxruntime as ort
 import pytest
-from builders import delta, dense, model_bytes, open_bytes, patch_of, stored_somehow, tensor
+from builders import (
+    INTEGER_STORAGE,
+    delta,
+    dense,
+    field,
+    info,
+    model_bytes,
+    open_bytes,
+    patch_of,
+    sparse_model,
+    stored_somehow,
+    tensor,
+)
 from onnx import helper, numpy_helper
 
 from lancet_onnx.errors import PatchError, UnsupportedError
 from lancet_onnx.model import OnnxModel, load
 from lancet_onnx.model.files import staged
+from lancet_onnx.model.freeze import Stored
 from lancet_onnx.model.wire import metadata_entry
 from lancet_onnx.model.write import (
     METADATA_KEY,
@@ -324,11 +338,128 @@ def test_the_digest_covers_external_data(external: OnnxModel):
         apply(load(external.path), patch_of(external, delta(external, "b", {0: 2.0})))
 
 
-def test_values_in_an_integer_field_are_not_writable(tmp_path: Path):
-    half = helper.make_tensor("w", onnx.TensorProto.FLOAT16, [2], [1.0, 2.0])
-    assert half.int32_data
-    node = helper.make_node("Identity", ["w"], ["y"], "n")
-    out = helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT16, [2])
-    model = open_bytes(tmp_path, model_bytes([node], [half.SerializeToString()], [], [out]))
-    with pytest.raises(UnsupportedError, match="'w' lie neither in the file"):
-        writable(model, ["w"])
+CODED = {
+    "float16": np.array([1.0, -2.5, 0.5, 0.0], np.float16),
+    "bfloat16": np.array([1.0, -2.5, 0.5, 0.0], ml_dtypes.bfloat16),
+    "int8": np.array([-128, -1, 0, 127], np.int8),
+    "uint8": np.array([0, 127, 128, 255], np.uint8),
+    "int16": np.array([-300, -1, 0, 300], np.int16),
+    "uint16": np.array([0, 127, 300, 40_000], np.uint16),
+    "int32": np.array([-70_000, -1, 0, 70_000], np.int32),
+}
+
+
+def held(tmp_path: Path, *tensors: bytes, name: str = "model.onnx") -> OnnxModel:
+    """A model that does nothing with the constants that it holds."""
+    return open_bytes(tmp_path, model_bytes([], tensors, [], [info("y", [1])]), name)
+
+
+@pytest.mark.parametrize("storage", INTEGER_STORAGE)
+@pytest.mark.parametrize("dtype", CODED)
+@pytest.mark.parametrize("value", [-100.0, 1.0, 100.0])
+def test_every_type_is_written_in_every_form(
+    tmp_path: Path, dtype: str, storage: str, value: float
+):
+    array = CODED[dtype]
+    if value < 0 and dtype.startswith("u"):
+        value = 200.0
+    other = tensor("other", np.arange(200, dtype=np.int32), "packed")
+    model = held(tmp_path, tensor("w", array, storage), other)
+    edits = delta(model, "w", {0: value, 2: value})
+    sealed, files = seal(model, patch_of(model, edits, metadata="m"))
+    expected = np.array(array)
+    expected[[0, 2]] = value
+    again = tensor("w", expected, storage)
+    assert files.onnx == held(tmp_path, again, other).data + metadata_entry(METADATA_KEY, "m")
+    found = open_bytes(tmp_path, files.onnx)
+    assert found.graph.constants["w"].tobytes() == expected.tobytes()
+    assert revert(found, sealed).onnx == model.data
+
+
+@pytest.mark.parametrize("storage", INTEGER_STORAGE)
+def test_one_wrong_old_bit_of_an_integer_is_refused(tmp_path: Path, storage: str):
+    model = held(tmp_path, tensor("w", CODED["int8"], storage))
+    edit = delta(model, "w", {1: 5})
+    with pytest.raises(PatchError, match="element 1 of 'w' is not what the patch expects"):
+        apply(model, patch_of(model, replace(edit, old=edit.old ^ 4)))
+
+
+def test_a_number_coded_longer_than_needed_is_refused(tmp_path: Path):
+    """Reverting would code it as short as possible and not give the same file."""
+    head = onnx.TensorProto.FromString(tensor("w", np.array([1, 2], np.int8)))
+    head.ClearField("raw_data")
+    model = held(tmp_path, head.SerializeToString() + field(5, b"\x01\x82\x00"))
+    assert model.graph.constants["w"].tolist() == [1, 2]
+    assert apply(model, patch_of(model, delta(model, "w", {0: 3}))).onnx
+    with pytest.raises(UnsupportedError, match="element 1 of 'w' is coded longer than needed"):
+        apply(model, patch_of(model, delta(model, "w", {1: 3})))
+
+
+def test_two_targets_of_one_name_are_refused(model: OnnxModel):
+    edits = [delta(model, "raw", {0: 1.0}), delta(model, "raw", {1: 1.0})]
+    with pytest.raises(PatchError, match="two targets"):
+        apply(model, patch_of(model, *edits))
+
+
+def test_types_that_patches_do_not_carry_are_not_writable(tmp_path: Path):
+    model = held(
+        tmp_path,
+        tensor("i", np.array([1])),
+        tensor("f8", np.array([1], ml_dtypes.float8_e4m3fn)),
+        tensor("w", np.array([1], np.float32)),
+    )
+    writable(model, ["w"])
+    for name, found in {"i": "int64", "f8": "float8_e4m3fn"}.items():
+        with pytest.raises(UnsupportedError, match=f"'{name}' could not .* found {found}"):
+            writable(model, [name])
+
+
+def test_what_the_file_does_not_hold_is_not_writable(model: OnnxModel):
+    stored = {**model.stored, "raw": Stored(None)}
+    with pytest.raises(UnsupportedError, match="'raw' lie neither in the file"):
+        writable(replace(model, stored=stored), ["raw"])
+    elsewhere = {**model.stored, "raw": Stored(((7, 0), (5, 99)))}
+    with pytest.raises(UnsupportedError, match=r"12 values of 'raw' .* not all stored"):
+        writable(replace(model, stored=elsewhere), ["raw"])
+
+
+def test_a_place_that_two_constants_share_is_not_writable(model: OnnxModel):
+    stored = {**model.stored, "packed": model.stored["raw"]}
+    shared = replace(model, stored=stored)
+    writable(shared, ["unpacked"])
+    for name in ("raw", "packed"):
+        with pytest.raises(UnsupportedError, match="share the place"):
+            writable(shared, [name])
+
+
+@pytest.mark.parametrize(("offset", "refused"), [(0, True), (8, True), (16, False)])
+def test_overlapping_external_data_is_not_writable(tmp_path: Path, offset: int, refused: bool):
+    (tmp_path / "w.bin").write_bytes(np.arange(8, dtype=np.float32).tobytes())
+    tensors = []
+    for name, start in (("a", 0), ("b", offset)):
+        item = onnx.TensorProto(name=name, dims=[4], data_type=1)
+        item.data_location = onnx.TensorProto.EXTERNAL
+        for key, value in (("location", "w.bin"), ("offset", str(start)), ("length", "16")):
+            item.external_data.add(key=key, value=value)
+        tensors.append(item.SerializeToString())
+    model = held(tmp_path, *tensors)
+    edit = patch_of(model, delta(model, "a", {3: 9.0}))
+    if refused:
+        with pytest.raises(UnsupportedError, match="'a' and 'b' share"):
+            apply(model, edit)
+    else:
+        after = np.frombuffer(apply(model, edit).data["w.bin"], np.float32)
+        assert after.tolist() == [0, 1, 2, 9, 4, 5, 6, 7]
+
+
+@pytest.mark.parametrize("coordinates", [False, True], ids=["flat", "COO"])
+def test_only_stored_elements_of_a_sparse_tensor_can_be_changed(tmp_path: Path, coordinates: bool):
+    model = open_bytes(tmp_path, sparse_model([1, 2, 7], (3, 4), coordinates=coordinates))
+    before = model.graph.constants["w"]
+    assert np.flatnonzero(before).tolist() == [1, 2, 7]
+    edit = delta(model, "w", {2: 5.0, 7: 6.0})
+    found = open_bytes(tmp_path, apply(model, patch_of(model, edit)).onnx, "after.onnx")
+    assert found.graph.constants["w"].reshape(-1)[[1, 2, 7]].tolist() == [before[0, 1], 5.0, 6.0]
+    for position in (0, 3, 11):
+        with pytest.raises(PatchError, match=f"does not store its element {position}"):
+            apply(model, patch_of(model, delta(model, "w", {2: 5.0, position: 1.0})))
