@@ -149,8 +149,8 @@ def attention_25(
     elif nonpad_kv_seqlen is not None:
         before = nonpad_kv_seqlen - query.shape[2]
     factor = 1 / math.sqrt(query.shape[3]) if scale is None else scale
-    if factor < 0:
-        raise UnsupportedError(f"Attention with a negative scale of {scale}")
+    if factor <= 0:
+        raise UnsupportedError(f"Attention with a scale of {scale}")
     all_keys, all_values = _repeated(key, query.shape[1]), _repeated(value, query.shape[1])
     root = math.sqrt(factor)
     scores = (query * root) @ (all_keys * root).transpose(-1, -2)
@@ -164,7 +164,10 @@ def attention_25(
         nonpad_kv_seqlen,
         (left_window_size, ahead),
     )
-    precise = capped if softmax_precision is None else capped.to(dtype_of(softmax_precision))
+    precise = capped
+    if softmax_precision is not None:
+        # As onnxruntime does it: never in less than the inputs' own precision.
+        precise = capped.to(torch.promote_types(capped.dtype, dtype_of(softmax_precision)))
     chances = _softmax(precise, bias).to(query.dtype)
     result = chances @ all_values
     stages = {0: scores, 1: capped, 3: chances}
