@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import partial
 
 import torch
 from torch.nn import functional
@@ -16,6 +17,8 @@ Activation = Callable[[torch.Tensor], torch.Tensor]
 States = tuple[torch.Tensor, ...]
 Step = Callable[[torch.Tensor, States], States]
 """Takes one time's products of inputs and weights, and the states; the first is the output."""
+Direction = tuple[Activation, Step]
+"""How all inputs are multiplied by the weights, and the step."""
 
 
 def _affine(x: torch.Tensor, alpha: float, beta: float) -> torch.Tensor:
@@ -98,15 +101,15 @@ def _sweep(
 
 def run_directions(
     X: torch.Tensor,
-    W: torch.Tensor,
-    R: torch.Tensor,
+    count: int,
+    size: int,
     initial: list[torch.Tensor | None],
     sequence_lens: torch.Tensor | None,
     direction: str,
     layout: int,
-    step_of: Callable[[int], tuple[torch.Tensor | None, Step]],
+    direction_of: Callable[[int], Direction],
 ) -> tuple[torch.Tensor, ...]:
-    """Run each direction: step_of gives the bias of its products and its step."""
+    """Run count directions over X, with states of the given size."""
     if direction not in ("forward", "reverse", "bidirectional"):
         raise UnsupportedError(f"direction {direction!r} of a recurrent operator is not known")
     if layout:
@@ -118,13 +121,12 @@ def run_directions(
         alive = (times.reshape(-1, 1) < sequence_lens).unsqueeze(-1)
         _, alive = meet(X, alive)
     outputs, ends = [], []
-    for d in range(W.shape[0]):
-        bias, step = step_of(d)
-        zeros = X.new_zeros(X.shape[1], R.shape[-1])
+    for d in range(count):
+        product_of, step = direction_of(d)
+        zeros = X.new_zeros(X.shape[1], size)
         states = tuple(zeros if state is None else state[d] for state in initial)
         backwards = direction == "reverse" or d == 1
-        products = functional.linear(X, W[d], bias)
-        output, end = _sweep(products, states, alive, step, backwards=backwards)
+        output, end = _sweep(product_of(X), states, alive, step, backwards=backwards)
         outputs.append(output)
         ends.append(end)
     Y = torch.stack(outputs, 1)
@@ -173,14 +175,15 @@ def rnn(
     names = activations or ["Tanh"] * W.shape[0]
     functions = activations_of(names, activation_alpha, activation_beta)
 
-    def step_of(d: int) -> tuple[torch.Tensor | None, Step]:
+    def direction_of(d: int) -> Direction:
         def step(product: torch.Tensor, states: States) -> States:
             return (functions[d](limited(product + functional.linear(states[0], R[d]), clip)),)
 
         bias = None if B is None else B[d].reshape(2, -1).sum(0)
-        return bias, step
+        return partial(functional.linear, weight=W[d], bias=bias), step
 
-    return run_directions(X, W, R, [initial_h], sequence_lens, direction, layout, step_of)
+    count, size, initial = W.shape[0], R.shape[-1], [initial_h]
+    return run_directions(X, count, size, initial, sequence_lens, direction, layout, direction_of)
 
 
 @op("GRU", 7, 14, 22)
@@ -209,7 +212,7 @@ def gru(
     names = activations or ["Sigmoid", "Tanh"] * W.shape[0]
     functions = activations_of(names, activation_alpha, activation_beta)
 
-    def step_of(d: int) -> tuple[torch.Tensor | None, Step]:
+    def direction_of(d: int) -> Direction:
         f, g = functions[2 * d : 2 * d + 2]
         inner: torch.Tensor | None = None
         bias = None
@@ -232,19 +235,23 @@ def gru(
             new = g(limited(product[..., 2 * size :] + memory, clip))
             return ((1 - z) * new + z * h,)
 
-        return bias, step
+        return partial(functional.linear, weight=W[d], bias=bias), step
 
-    return run_directions(X, W, R, [initial_h], sequence_lens, direction, layout, step_of)
+    count, initial = W.shape[0], [initial_h]
+    return run_directions(X, count, size, initial, sequence_lens, direction, layout, direction_of)
 
 
 def lstm_step(
-    R: torch.Tensor,
+    recur: Activation,
     peepholes: torch.Tensor | None,
     functions: list[Activation],
     clip: float | None,
     input_forget: int,
 ) -> Step:
-    """Return the step of one direction of an LSTM; gates come as input, output, forget, cell."""
+    """Return the step of one direction of an LSTM; gates come as input, output, forget, cell.
+
+    recur multiplies the last output by the recurrent weights.
+    """
     f, g, h = functions
     Pi, Po, Pf = (None, None, None) if peepholes is None else peepholes.chunk(3)
 
@@ -253,7 +260,7 @@ def lstm_step(
 
     def step(product: torch.Tensor, states: States) -> States:
         output, cell = states
-        i, o, forget, c = (product + functional.linear(output, R)).chunk(4, -1)
+        i, o, forget, c = (product + recur(output)).chunk(4, -1)
         i = gate(i, Pi, cell)
         forget = 1 - i if input_forget else gate(forget, Pf, cell)
         cell = forget * cell + i * g(limited(c, clip))
@@ -289,10 +296,17 @@ def lstm(
     names = activations or ["Sigmoid", "Tanh", "Tanh"] * W.shape[0]
     functions = activations_of(names, activation_alpha, activation_beta)
 
-    def step_of(d: int) -> tuple[torch.Tensor | None, Step]:
+    def direction_of(d: int) -> Direction:
         bias = None if B is None else B[d].reshape(2, -1).sum(0)
         peepholes = None if P is None else P[d]
-        return bias, lstm_step(R[d], peepholes, functions[3 * d : 3 * d + 3], clip, input_forget)
+        step = lstm_step(
+            partial(functional.linear, weight=R[d]),
+            peepholes,
+            functions[3 * d : 3 * d + 3],
+            clip,
+            input_forget,
+        )
+        return partial(functional.linear, weight=W[d], bias=bias), step
 
-    initial = [initial_h, initial_c]
-    return run_directions(X, W, R, initial, sequence_lens, direction, layout, step_of)
+    count, size, initial = W.shape[0], R.shape[-1], [initial_h, initial_c]
+    return run_directions(X, count, size, initial, sequence_lens, direction, layout, direction_of)
