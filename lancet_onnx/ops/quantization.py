@@ -27,9 +27,16 @@ def _limits(dtype: torch.dtype) -> tuple[int, int]:
     return info.min, info.max
 
 
-def _straight_through(x: torch.Tensor) -> torch.Tensor:
-    """Round half to even; x + (round(x) - x) is exact, for the difference is."""
-    return x + (torch.round(x) - x).detach()
+def _rounded(x: torch.Tensor, low: int, high: int, zero: torch.Tensor) -> torch.Tensor:
+    """Round half to even, add zero and clamp; only what is clamped after rounding has no gradient.
+
+    The largest weight of a tensor often lies a hair beyond the range, and is still one to edit, so
+    the bounds themselves have a gradient, which torch.clamp does not give them.
+    """
+    rounded = torch.round(x).detach()
+    bounded = torch.clamp(rounded + zero, low, high)
+    whole = x + (rounded - x.detach())  # exact, for the difference is
+    return torch.where(bounded == rounded + zero, whole + zero, bounded)
 
 
 def whole_numbers(x: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
@@ -39,10 +46,8 @@ def whole_numbers(x: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
     float32. Its gradient is the identity inside the range and zero where x is clamped.
     """
     low, high = _limits(dtype)
-    wide = x.to(torch.float64 if dtype == torch.int32 else torch.promote_types(x.dtype, torch.half))
-    if wide.dtype in (torch.float16, torch.bfloat16):
-        wide = wide.to(torch.float32)
-    return _straight_through(torch.clamp(wide, low, high))
+    least = torch.float64 if dtype == torch.int32 else torch.float32
+    return _rounded(x.to(torch.promote_types(x.dtype, least)), low, high, x.new_zeros(()))
 
 
 def shifted(
@@ -53,9 +58,8 @@ def shifted(
         return whole_numbers(steps, dtype)
     low, high = _limits(dtype)
     steps, zero = meet(steps, zero_point)
-    zero = zero.to(steps.dtype)
     # The zero point comes after the rounding: an odd one would turn halves the other way.
-    return _straight_through(torch.clamp(steps, low - zero, high - zero)) + zero
+    return _rounded(steps, low, high, zero.to(steps.dtype))
 
 
 def centred(x: torch.Tensor, zero_point: torch.Tensor | None) -> torch.Tensor:
