@@ -60,6 +60,10 @@ Std = Annotated[str | None, typer.Option(help="Comma-separated deviations, likew
 ColorOption = Annotated[Color | None, typer.Option(help="Channel order the model wants.")]
 LayoutOption = Annotated[Layout | None, typer.Option(help="Axis order the model wants.")]
 ResizeOption = Annotated[Resize, typer.Option(help="How pictures of another size are fitted.")]
+Answer = Annotated[
+    str | None,
+    typer.Option("--output", metavar="NAME", help="Which of the model's outputs holds the scores."),
+]
 DeviceOption = Annotated[Device, typer.Option(help="Where onnxruntime runs.")]
 Seed = Annotated[int, typer.Option(help="Of the split and every other random choice.")]
 Formats = Annotated[
@@ -72,7 +76,7 @@ OutputPath = Annotated[
     list[Path] | None,
     typer.Option(
         "-o",
-        "--output",
+        "--out",
         metavar="FILE",
         help="Where a report goes: .json, .html or .txt; with -f, the last -f first served.",
     ),
@@ -121,6 +125,7 @@ def scan_command(
     color: ColorOption = None,
     layout: LayoutOption = None,
     resize: ResizeOption = "squash",
+    answer: Answer = None,
     device: DeviceOption = "auto",
     seed: Seed = 0,
     formats: Formats = None,
@@ -136,7 +141,7 @@ def scan_command(
             "triggers is not built yet"
         )
     place = _place(position)
-    options = _data(data, preprocess, mean, std, color, layout, resize)
+    options = _data(data, preprocess, mean, std, color, layout, resize, answer)
     spare(output, model, trigger, mask, options.path)
     stamp = _trigger(trigger, mask, trigger_mode, place, target)
     from lancet_onnx.api import scan
@@ -151,7 +156,7 @@ def repair_command(
     model: Model,
     output_path: Annotated[
         Path,
-        typer.Option("-o", "--output", help="Where the repaired model goes.", show_default=False),
+        typer.Option("-o", "--out", help="Where the repaired model goes.", show_default=False),
     ],
     trigger: TriggerPath = None,
     from_scan: Annotated[
@@ -186,6 +191,7 @@ def repair_command(
     color: ColorOption = None,
     layout: LayoutOption = None,
     resize: ResizeOption = "squash",
+    answer: Answer = None,
     device: DeviceOption = "auto",
     seed: Seed = 0,
     formats: Formats = None,
@@ -205,7 +211,7 @@ def repair_command(
             "repair needs --trigger (a picture) or --from (the JSON of a scan)"
         )
     place = _place(position)
-    options = _data(data, preprocess, mean, std, color, layout, resize)
+    options = _data(data, preprocess, mean, std, color, layout, resize, answer)
     if options.path is None:
         raise typer.BadParameter("repair needs --data: clean images, labelled or not")
     spare(shown, model, trigger, mask, options.path, from_scan, output_path, patch)
@@ -254,6 +260,7 @@ def verify_command(
     color: ColorOption = None,
     layout: LayoutOption = None,
     resize: ResizeOption = "squash",
+    answer: Answer = None,
     max_accuracy_loss: Loss = 0.01,
     device: DeviceOption = "auto",
     formats: Formats = None,
@@ -264,7 +271,7 @@ def verify_command(
     """Compare a repaired model with the original, by onnxruntime."""
     output = Output.of(formats, outputs, quiet=quiet, verbose=verbose)
     place = _place(position)
-    options = _data(data, preprocess, mean, std, color, layout, resize)
+    options = _data(data, preprocess, mean, std, color, layout, resize, answer)
     if options.path is None:
         raise typer.BadParameter("verify needs --data: images, labelled or not")
     spare(output, model, fixed, trigger, mask, options.path)
@@ -278,13 +285,15 @@ def verify_command(
 
 
 @app.command("inspect")
-def inspect_command(model: Model, formats: Formats = None, outputs: OutputPath = None) -> int:
+def inspect_command(
+    model: Model, answer: Answer = None, formats: Formats = None, outputs: OutputPath = None
+) -> int:
     """Inputs, layers, editable weights, what is not supported."""
     output = Output.of(formats, outputs)
     spare(output, model)
     from lancet_onnx.api import inspect
 
-    return emit(inspect(model), output)
+    return emit(inspect(model, answer), output)
 
 
 @app.command("doctor")
@@ -305,12 +314,15 @@ def _data(
     color: Color | None,
     layout: Layout | None,
     resize: Resize,
+    answer: str | None,
 ) -> DataOptions:
     means, deviations = _numbers(mean, "--mean"), _numbers(std, "--std")
     from lancet_onnx.api import DataOptions
     from lancet_onnx_cli.policy_file import with_policy
 
-    return with_policy(DataOptions(path, preprocess, means, deviations, color, layout, resize))
+    return with_policy(
+        DataOptions(path, preprocess, means, deviations, color, layout, resize, answer)
+    )
 
 
 def _trigger(

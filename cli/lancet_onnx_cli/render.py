@@ -159,8 +159,17 @@ def _inspect(data: Mapping[str, object], console: Console) -> None:
             for spec in specs:
                 shape = " x ".join(str(d if d is not None else "?") for d in spec["shape"])
                 console.print(f"{word}  {_text(spec['name'])}: {spec['dtype']} {_text(shape)}")
-    batch = data["fixed_batch"]
-    console.print(f"classes: {data['classes'] or 'unknown'}, batch size: {batch or 'free'}")
+    batch, layout = data["fixed_batch"], data["layout"] or "no picture"
+    console.print(
+        f"classes: {data['classes'] or 'unknown'}, batch size: {batch or 'free'}, layout: {layout}"
+    )
+    answer = data["answer"]
+    if isinstance(answer, Mapping):
+        console.print(
+            f"answer: {_text(answer['form'])} in '{_text(answer['output'])}', "
+            f"logits: '{_text(answer['logits'])}'",
+            soft_wrap=True,
+        )
     opsets = data["opsets"]
     if isinstance(opsets, Mapping):
         named = ", ".join(f"{_text(d)} {v}".strip() for d, v in opsets.items())
@@ -172,7 +181,7 @@ def _inspect(data: Mapping[str, object], console: Console) -> None:
     layers = data["layers"]
     if isinstance(layers, list) and layers:
         table = _table("node", "initializer")
-        for column in ("operator", "shape"):
+        for column in ("operator", "shape", "type"):
             table.add_column(column, no_wrap=True)
         table.add_column("weights", justify="right", no_wrap=True)
         table.add_column("bias", no_wrap=True)
@@ -182,6 +191,7 @@ def _inspect(data: Mapping[str, object], console: Console) -> None:
                 _text(layer["initializer"]),
                 _text(layer["operator"]),
                 "x".join(map(str, layer["shape"])),
+                str(layer["dtype"]),
                 str(layer["weights"]),
                 "yes" if layer["bias"] else "",
             )

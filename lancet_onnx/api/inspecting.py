@@ -4,85 +4,124 @@
 from __future__ import annotations
 
 import platform
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
 
+from lancet_onnx.api.subject import image_shape
 from lancet_onnx.errors import DataError, LancetError
-from lancet_onnx.model import load
+from lancet_onnx.model import Graph, load
 from lancet_onnx.model.logic import logic_on_input
 from lancet_onnx.model.probe import SPEC, probe_model
 from lancet_onnx.report import Report
-from lancet_onnx.runtime.binding import refusals
-from lancet_onnx.runtime.classifier import Classifier, classifier_input
-from lancet_onnx.runtime.layers import find_layers, tied_weights
+from lancet_onnx.runtime.binding import Refusal, refusals
+from lancet_onnx.runtime.classifier import Classifier, classifier_input, needed
+from lancet_onnx.runtime.layers import find_layers, unedited
 from lancet_onnx.runtime.ort import OrtModel, distributions, environment, providers
+from lancet_onnx.runtime.reach import unreached
 from lancet_onnx.types import TensorSpec
 from lancet_onnx.verify.preprocessing import recorded
 
 
-def inspect(path: Path) -> Report:
+def inspect(path: Path, output: str | None = None) -> Report:
     """Describe a model: inputs, layers, what can be edited, what is not supported, what to do next.
+
+    `output` names the output that holds the scores, if the model has several.
 
     Raises:
         ModelError: the file is no model that can be read.
     """
     model = load(path)
     graph = model.graph
-    missing = refusals(graph)
     problems: list[str] = []
-    layers: list[dict[str, object]] = []
-    classes: int | None = None
-    batch: int | None = None
+    missing: list[Refusal] = []
+    seen = _Seen()
     try:
-        if not missing:
-            classifier = Classifier(graph)
-            classes, batch = classifier.signature.classes, classifier.signature.batch
-            layers = _describe_layers(classifier)
-        else:
+        missing = refusals(needed(graph, output))
+        if missing:
             classifier_input(graph)
+        else:
+            seen = _look(graph, output)
     except LancetError as error:
         problems.append(str(error))
-    problems += [str(refusal) for refusal in missing]
+    problems += [f"{refusal} (not supported)" for refusal in missing]
     problems += [f"'{name}' holds NaN or infinity" for name in model.non_finite]
-    problems += [
-        f"'{name}' is shared by several nodes and not edited" for name in tied_weights(graph)
-    ]
-    branches = logic_on_input(graph)
+    problems += [f"'{name}' is not edited: {why}" for name, why in seen.not_edited.items()]
+    problems += [f"'{name}' has no gradient: {why}" for name, why in seen.no_gradient.items()]
     noted, note = None, ""
     try:
         noted = recorded(path, graph.metadata)
     except DataError as error:
         note = str(error)
-    usable = not missing and classes is not None and not model.non_finite
-    preprocess = "" if noted else " --preprocess unit"
+    usable = not missing and seen.classes is not None and not model.non_finite
+    preprocess = "" if noted else f" --preprocess {'unit' if seen.layout else 'none'}"
+    named = f" --output {output}" if output else ""
+    suffix = "png" if seen.layout else "npz"
     body = {
         "model": {"path": str(path), "sha256": str(model.digest), "bytes": len(model.data)},
         "opsets": dict(graph.opsets),
         "inputs": [_spec(s) for s in graph.inputs],
+        "layout": seen.layout,
         "outputs": [_spec(s) for s in graph.outputs],
-        "classes": classes,
-        "fixed_batch": batch,
+        "answer": seen.answer,
+        "classes": seen.classes,
+        "fixed_batch": seen.batch,
         "nodes": len(graph.nodes),
         "initializers": len(graph.constants),
         "external_data": sorted({outside.location for outside in model.external.values()}),
-        "layers": layers,
-        "editable_weights": sum(int(str(layer["weights"])) for layer in layers),
+        "layers": seen.layers,
+        "editable_weights": sum(int(str(layer["weights"])) for layer in seen.layers),
+        "not_edited": dict(seen.not_edited),
+        "no_gradient": dict(seen.no_gradient),
         "unsupported": [str(refusal) for refusal in missing],
         "graph_logic": [
             f"{node} chooses between results by comparing the raw input; weights cannot repair that"
-            for node in branches
+            for node in logic_on_input(graph)
         ],
         "problems": problems,
         "preprocess": str(noted) if noted else None,
         "preprocess_note": note,
         "next": (
-            f"lancet-onnx scan {path} --trigger TRIGGER.png --data IMAGES{preprocess}"
+            f"lancet-onnx scan {path} --trigger TRIGGER.{suffix} --data IMAGES{preprocess}{named}"
             if usable
             else None
         ),
     }
     return Report("inspect", "done" if usable else "refused", tuple(problems), body)
+
+
+@dataclass(frozen=True, slots=True)
+class _Seen:
+    """What binding the model as a classifier showed."""
+
+    classes: int | None = None
+    batch: int | None = None
+    layout: str | None = None
+    answer: Mapping[str, object] | None = None
+    layers: Sequence[Mapping[str, object]] = ()
+    not_edited: Mapping[str, str] = field(default_factory=dict)
+    no_gradient: Mapping[str, str] = field(default_factory=dict)
+
+
+def _look(graph: Graph, output: str | None) -> _Seen:
+    classifier = Classifier(graph, output=output)
+    signature = classifier.signature
+    head = signature.head
+    try:
+        layout = image_shape(signature.input, None)[1]
+    except DataError:
+        layout = None
+    return _Seen(
+        signature.classes,
+        signature.batch,
+        layout,
+        {"output": head.output, "form": head.form, "logits": head.logits},
+        _describe_layers(classifier),
+        {str(name): reason for name, reason in unedited(classifier).items()},
+        {found.param: found.reason for found in unreached(classifier)},
+    )
 
 
 def doctor() -> Report:
@@ -124,6 +163,7 @@ def _describe_layers(classifier: Classifier) -> list[dict[str, object]]:
             "operator": layer.node.op_type,
             "initializer": layer.param,
             "shape": list(classifier.module.leaves[layer.param].shape),
+            "dtype": classifier.graph.constants[layer.param].dtype.name,
             "weights": layer.size,
             "bias": layer.bias.param if layer.bias else None,
         }

@@ -24,6 +24,7 @@ class DataOptions:
         color: overrides its channel order, ``rgb`` or ``bgr``.
         layout: overrides the axis order read from the model, ``nchw`` or ``nhwc``.
         resize: how pictures of another size are fitted: ``squash``, or ``shortest`` and crop.
+        output: which of the model's outputs holds the scores; None takes the first that can.
     """
 
     path: Path | None = None
@@ -33,6 +34,7 @@ class DataOptions:
     color: Literal["rgb", "bgr"] | None = None
     layout: Literal["nchw", "nhwc"] | None = None
     resize: Literal["squash", "shortest"] = "squash"
+    output: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,6 +16,7 @@ from lancet_onnx.api.scanning import (
     find_target,
     located,
     trigger_pictures,
+    unreached_weights,
 )
 from lancet_onnx.api.subject import (
     LOGIC,
@@ -72,7 +73,7 @@ def repair(
     if patch_path.absolute() == options.output.absolute():
         raise OutputError(f"{patch_path}: is the output as well; give another path for the patch")
     with clock.stage("load"):
-        subject = Subject.open(model, device)
+        subject = Subject.open(model, device, data.output)
         clock.classifier = subject.classifier
         _refuse_unrepairable(subject)
         _check_data_files(subject, options)
@@ -122,6 +123,7 @@ def repair(
         "trigger": describe_trigger(stamp),
         "located": located(location),
         "search": _search_table(outcome, material, settings),
+        "unreached": unreached_weights(subject, prepared.inputs(split.tool)),
         "data": describe_data(prepared, split),
         "parity": {"largest": parity.largest, "agreement": parity.agreement},
         "environment": subject.environment(seed),
@@ -180,10 +182,9 @@ def _write(
         }
         patch = replace(patch, metadata=json.dumps(note, sort_keys=True))
     patch, files = seal(subject.model, patch)
-    spec = subject.classifier.signature.input
     with staged(files, options.output, subject.model.path) as stage:
         after, decision = evidence.judge(
-            OrtModel(stage.model, spec, device), options.max_accuracy_loss
+            subject.patched(stage.model, device), options.max_accuracy_loss
         )
         if refusal is not None and decision.verdict == "repaired":
             decision = refusal
@@ -198,7 +199,9 @@ def _write(
             patch_path.unlink(missing_ok=True)
             raise
     # Only what onnxruntime says of the file at its final path is reported.
-    after, final = evidence.judge(OrtModel(options.output, spec, device), options.max_accuracy_loss)
+    after, final = evidence.judge(
+        subject.patched(options.output, device), options.max_accuracy_loss
+    )
     return _Written(
         after,
         final if decision.verdict == "repaired" else decision,
@@ -228,7 +231,7 @@ def _refuse_unrepairable(subject: Subject) -> None:
     layers = find_layers(subject.classifier)
     if not layers:
         raise UnsupportedError(
-            f"{subject.model.path}: no editable weight (a float32 initializer of its own that "
+            f"{subject.model.path}: no editable weight (an initializer of its own that "
             "feeds Conv, ConvTranspose, Gemm or MatMul); nothing could be repaired"
         )
     writable(subject.model, [layer.param for layer in layers])

@@ -29,7 +29,9 @@ from lancet_onnx.pairs.controls import control_triggers
 from lancet_onnx.pairs.generated import generated_samples
 from lancet_onnx.report import Picture, Report
 from lancet_onnx.runtime.ort import Device
+from lancet_onnx.runtime.reach import ENOUGH, unreached
 from lancet_onnx.samples import PRESETS, Preprocess, Samples, Split
+from lancet_onnx.samples.core import Floats
 from lancet_onnx.scores import Location
 from lancet_onnx.trigger import Trigger
 from lancet_onnx.types import Digest, Progress, no_progress
@@ -72,7 +74,7 @@ def scan(
         )
     clock = Clock()
     with clock.stage("load"):
-        subject = Subject.open(model, device)
+        subject = Subject.open(model, device, data.output)
     clock.classifier = subject.classifier
     if data.path is None:
         return _without_data(subject, trigger, data, seed, clock, progress)
@@ -112,6 +114,7 @@ def scan(
         "findings": [finding] if decision.verdict == "backdoored" else [],
         "examined": {key: finding[key] for key in ("target", "rise", "trigger")},
         "graph_logic": branches,
+        "unreached": unreached_weights(subject, prepared.inputs(split.tool)),
         "data": describe_data(prepared, split),
         "parity": {"largest": parity.largest, "agreement": parity.agreement},
         "environment": subject.environment(seed),
@@ -178,6 +181,13 @@ def _branches(subject: Subject) -> list[str]:
         f"{node} chooses between results by comparing the raw input; weights cannot repair that"
         for node in logic_on_input(subject.model.graph)
     ]
+
+
+def unreached_weights(subject: Subject, inputs: Floats) -> dict[str, str]:
+    """Return the weights that no gradient reaches from these inputs, and why."""
+    classifier = subject.classifier
+    found = unreached(classifier, classifier.tensor(inputs[:ENOUGH]))
+    return {entry.param: entry.reason for entry in found}
 
 
 def data_digest(samples: Samples) -> str:

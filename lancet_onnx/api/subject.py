@@ -43,8 +43,8 @@ class Subject:
     ort: OrtModel
 
     @classmethod
-    def open(cls, path: Path, device: Device) -> Subject:
-        """Load `path` for both engines.
+    def open(cls, path: Path, device: Device, output: str | None = None) -> Subject:
+        """Load `path` for both engines; `output` names the output that holds the scores.
 
         Raises:
             ModelError: not a usable classifier, or NaN in its weights.
@@ -56,13 +56,19 @@ class Subject:
                 "damaged weights cannot be judged. Export it again"
             )
         try:
-            classifier = Classifier(model.graph, compute_device(device))
+            classifier = Classifier(model.graph, compute_device(device), output)
         except ModelError as error:
             # Only here the file's name is known; a branch on the input is worth telling even if
             # the operator that branches is not computed.
             logic = "".join(f". {branch} {LOGIC}" for branch in logic_on_input(model.graph)[:1])
             raise type(error)(f"{path}: {error}{logic}") from error
-        return cls(model, classifier, OrtModel(path, classifier.signature.input, device))
+        signature = classifier.signature
+        return cls(model, classifier, OrtModel(path, signature.input, device, signature.head))
+
+    def patched(self, path: Path, device: Device) -> OrtModel:
+        """Return another file of the same form, such as the repaired model, in onnxruntime."""
+        signature = self.classifier.signature
+        return OrtModel(path, signature.input, device, signature.head)
 
     def environment(self, seed: int) -> dict[str, object]:
         """Return device, provider, versions and seed for a report."""

@@ -50,7 +50,8 @@ def verify(
     """
     clock = Clock()
     with clock.stage("load"):
-        subject, other = Subject.open(model, device), Subject.open(fixed, device)
+        subject = Subject.open(model, device, data.output)
+        other = Subject.open(fixed, device, data.output)
         clock.classifier = subject.classifier
         mine, theirs = subject.classifier.signature, other.classifier.signature
         if mine.classes != theirs.classes or mine.input.shape != theirs.input.shape:

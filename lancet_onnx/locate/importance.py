@@ -77,12 +77,12 @@ def correlate(
     classifier: Classifier, layer: Layer, h: torch.Tensor, c: torch.Tensor
 ) -> torch.Tensor:
     """Return, image by image, the gradient of sum(c * f) to W, f = W * h: (K, *shape of W)."""
-    batch = classifier.signature.batch or 1
+    source, output, batching = layer.source, layer.output, classifier.batching
 
     def response(weight: torch.Tensor, row: torch.Tensor, factor: torch.Tensor) -> torch.Tensor:
-        rows = row.expand(batch, *row.shape)
-        output = classifier.module.run({layer.source: rows}, [layer.output], {layer.param: weight})
-        return (output[layer.output][0] * factor).sum()
+        feeds = {source: batching.alone(source, row)}
+        value = classifier.module.run(feeds, [output], {layer.param: weight})[output]
+        return (batching.first(output, value) * factor).sum()
 
     per_image = torch.func.vmap(torch.func.grad(response), in_dims=(None, 0, 0))
     classifier.forwards += len(h) * classifier.share([layer.source], [layer.output])

@@ -89,17 +89,18 @@ def _importance(
     at_good: torch.Tensor,
     factor: torch.Tensor,
 ) -> torch.Tensor:
-    batch = classifier.signature.batch or 1
+    source, batching = layer.source, classifier.batching
 
     def norm(
         weight: torch.Tensor, x: torch.Tensor, good: torch.Tensor, weighting: torch.Tensor
     ) -> torch.Tensor:
-        features = [
+        runs = [
             classifier.module.run(
-                {layer.source: row.expand(batch, *row.shape)}, [block], {layer.param: weight}
-            )[block][0]
+                {source: batching.alone(source, row)}, [block], {layer.param: weight}
+            )
             for row in (x, good)
         ]
+        features = [batching.first(block, run[block]) for run in runs]
         length: torch.Tensor = ((features[0] - features[1]) * weighting).norm()
         return length
 

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from lancet_onnx.errors import ModelError, UnsupportedError
 from lancet_onnx.model import Graph, Node
+from lancet_onnx.runtime.batching import Batching
 from lancet_onnx.runtime.executor import GraphModule, Params, Values
 from lancet_onnx.runtime.head import Head, find_head, with_rows
 from lancet_onnx.runtime.unfuse import unfused
@@ -24,6 +25,12 @@ LARGEST_INPUT = 1 << 26
 """Numbers in one probe batch; a hostile shape would otherwise take all memory."""
 
 _INPUTS = ("float32", "float16", "float64", "uint8", "int32", "int64")
+LINEAR = ("Conv", "ConvTranspose", "Gemm", "MatMul")
+"""Operators whose second input is a weight."""
+
+_MIXING = ("DynamicQuantizeLinear", "DynamicQuantizeLSTM")
+"""Operators that scale by the largest number of the whole batch."""
+
 CHUNK = 128
 """Images that run at once; bounds memory to that many images' activations."""
 
@@ -53,6 +60,7 @@ class Classifier:
     Attributes:
         module: the graph with its leaves.
         signature: input, batch size, logits and number of classes.
+        batching: how any number of images go through it.
         forwards: image-forward equivalents spent so far: a suffix counts by its share of the
             multiply-adds, a backward pass twice.
     """
@@ -70,23 +78,14 @@ class Classifier:
         """
         spec = classifier_input(graph)
         head = find_head(graph, output)
-        graph = unfused(graph.leading_to([head.scores, head.logits]))
+        graph = unfused(needed(graph, output))
         where = device or torch.device("cpu")
         self.module = GraphModule(graph, where)
         self.forwards = 0.0
         batch = spec.shape[0] if spec.shape else None
         fixed = batch if isinstance(batch, int) and batch > 0 else None
         probe = fixed or 2
-        shape = (
-            probe,
-            *(d if isinstance(d, int) and d > 0 else 32 for d in (spec.shape or ())[1:]),
-        )
-        if math.prod(shape) > LARGEST_INPUT:
-            raise ModelError(
-                f"the input '{spec.name}' has the shape {spec.shape}: more than {LARGEST_INPUT} "
-                "numbers for one image are not handled"
-            )
-        blank = torch.zeros(shape, dtype=_dtype(spec.dtype), device=self.module.device)
+        blank = _blank(spec, probe, where)
         found = self.module.run({spec.name: blank}, [head.logits])[head.logits].shape
         if not found or found[0] != probe:
             raise ModelError(
@@ -96,27 +95,32 @@ class Classifier:
         graph, logits = with_rows(graph, head.logits, found)
         if logits != head.logits:
             self.module = GraphModule(graph, where)
-        values = [
-            v for node in self.module.nodes_between([spec.name], logits) for v in node.outputs
-        ]
-        table = self.module.run({spec.name: blank}, [v for v in values if v])
+        answers = dict.fromkeys([logits, head.scores])
+        nodes = {n.name: n for v in answers for n in self.module.nodes_between([spec.name], v)}
+        values = [value for node in nodes.values() for value in node.outputs if value]
+        table = {spec.name: blank, **self.module.run({spec.name: blank}, values)}
         classes = int(table[logits].shape[1])
-        self.signature = Signature(spec, fixed, logits, classes, replace(head, classes=classes))
+        alone = any(node.op_type in _MIXING for node in nodes.values())
+        head = replace(head, classes=classes, alone=alone)
+        self.signature = Signature(spec, fixed, logits, classes, head)
         self.recompute = frozenset(v for v, t in table.items() if not t.is_floating_point())
+        self.recompute -= {spec.name}
         self.shapes: Mapping[ValueName, tuple[int, ...]] = {
-            value: tuple(tensor.shape) for value, tensor in {spec.name: blank, **table}.items()
+            value: tuple(tensor.shape) for value, tensor in table.items()
         }
         self._dtypes = {value: t.dtype for value, t in table.items() if t.is_floating_point()}
-        self._cost = {
-            node.name: self._macs(node) / probe
-            for node in self.module.nodes_between([spec.name], logits)
-        }
+        self._cost = {node.name: self._macs(node) / probe for node in nodes.values()}
         self._total = sum(self._cost.values()) or 1.0
+        self.batching = self._learn_batching(blank, values)
 
     @property
     def graph(self) -> Graph:
         """The frozen graph."""
         return self.module.graph
+
+    def blank(self) -> torch.Tensor:
+        """Return inputs of zeros, two or as many as the file's batch size."""
+        return _blank(self.signature.input, self.signature.batch or 2, self.module.device)
 
     def tensor(self, inputs: NDArray[np.generic]) -> torch.Tensor:
         """Return model inputs (as `Samples` prepares them) as a tensor on the device."""
@@ -137,16 +141,15 @@ class Classifier:
         """
         count = len(next(iter(feeds.values())))
         self.forwards += count * self.share(feeds, outputs)
-        batch = self.signature.batch
-        if batch is None:
+        if self.batching.step is None:
             results = self.module.run(feeds, outputs, params)
         else:
-            padded = {name: _batches(value, batch) for name, value in feeds.items()}
+            parts = {name: self.batching.stack(name, value) for name, value in feeds.items()}
             mapped = torch.func.vmap(
                 lambda part: self.module.run(part, outputs, params), randomness="error"
-            )(padded)
+            )(parts)
             results = {
-                name: value.reshape(-1, *value.shape[2:])[:count] for name, value in mapped.items()
+                name: self.batching.unstack(name, value, count) for name, value in mapped.items()
             }
         for name, value in results.items():
             if len(value) != count:
@@ -169,38 +172,26 @@ class Classifier:
         """
         name, logits = self.signature.input.name, self.signature.logits
         wanted = list(dict.fromkeys([*values, logits]))
-        batch = self.signature.batch or len(inputs)
-        parts = _batches(inputs, batch)
-        # With a probe of another batch size the shapes are known but for their first dimension.
-        nudges = {
-            value: torch.zeros(
-                (len(parts), batch, *self.shapes[value][1:]),
-                dtype=self._dtypes.get(value, torch.float32),
-                device=inputs.device,
-            ).requires_grad_()
-            for value in at
-        }
+        count, step = len(inputs), self.batching.step
+        nudges = {value: self._zeros(value, count).requires_grad_() for value in at}
 
         def part(x: torch.Tensor, own: Values) -> dict[ValueName, torch.Tensor]:
             return self.module.run({name: x}, wanted, nudges=own)
 
         with torch.enable_grad():
-            if self.signature.batch is None:
-                single = {value: nudge[0] for value, nudge in nudges.items()}
-                results = part(inputs, single)
+            if step is None:
+                results = part(inputs, nudges)
             else:
-                mapped = torch.func.vmap(part)(parts, nudges)
-                results = {k: v.reshape(-1, *v.shape[2:]) for k, v in mapped.items()}
-            total = loss(results[logits][: len(inputs)]).sum()
+                stacked = {v: self.batching.stack(v, nudge) for v, nudge in nudges.items()}
+                mapped = torch.func.vmap(part)(self.batching.stack(name, inputs), stacked)
+                results = {v: self.batching.unstack(v, t, count) for v, t in mapped.items()}
+            total = loss(results[logits]).sum()
             found = torch.autograd.grad(
                 total, list(nudges.values()), allow_unused=True, materialize_grads=True
             )
-        self.forwards += 3 * len(inputs)
-        count = len(inputs)
-        gradients = {
-            value: grad.flatten(0, 1)[:count] for value, grad in zip(nudges, found, strict=True)
-        }
-        return {value: results[value][:count].detach() for value in values}, gradients
+        self.forwards += 3 * count
+        gradients = dict(zip(nudges, found, strict=True))
+        return {value: results[value].detach() for value in values}, gradients
 
     def run_each(
         self, feeds: Values, outputs: Sequence[ValueName], params: Params
@@ -208,11 +199,12 @@ class Classifier:
         """As `run`, but image i runs with its own parameters ``params[name][i]``."""
         count = len(next(iter(feeds.values())))
         self.forwards += count * self.share(feeds, outputs)
-        batch = self.signature.batch or 1
+        batching = self.batching
 
         def single(part: Values, own: Params) -> dict[ValueName, torch.Tensor]:
-            rows = {name: value.expand(batch, *value.shape) for name, value in part.items()}
-            return {k: v[0] for k, v in self.module.run(rows, outputs, own).items()}
+            rows = {name: batching.alone(name, value) for name, value in part.items()}
+            results = self.module.run(rows, outputs, own)
+            return {name: batching.first(name, value) for name, value in results.items()}
 
         mapped: dict[ValueName, torch.Tensor] = torch.func.vmap(single)(dict(feeds), dict(params))
         return mapped
@@ -240,13 +232,52 @@ class Classifier:
     def bytes_per_image(self, values: Sequence[ValueName]) -> int:
         """Return the memory that caching `values` takes for one image."""
         return sum(
-            4 * int(np.prod(self.shapes[value][1:])) for value in values if value in self.shapes
+            4 * math.prod(self._row_shape(value)) for value in values if value in self.shapes
         )
+
+    def _row_shape(self, value: ValueName) -> tuple[int, ...]:
+        """Return the shape of what one image has of a value."""
+        shape = self.shapes[value]
+        return shape[1:] if value in self.batching.leading else shape
+
+    def _zeros(self, value: ValueName, count: int) -> torch.Tensor:
+        dtype = self._dtypes.get(value, torch.float32)
+        return torch.zeros((count, *self._row_shape(value)), dtype=dtype, device=self.module.device)
+
+    def _learn_batching(self, blank: torch.Tensor, values: Sequence[ValueName]) -> Batching:
+        """Find out which values have the image in front, and whether images must run alone.
+
+        A model of free batch size is run on one image and on two: only then is an axis known to be
+        the image, not something else of size two.
+        """
+        name, fixed = self.signature.input.name, self.signature.batch
+        if fixed is not None:
+            leading = [v for v, shape in self.shapes.items() if shape and shape[0] == fixed]
+            return Batching(fixed, frozenset(leading))
+        try:
+            single = self.module.run({name: blank[:1]}, values)
+        except UnsupportedError:
+            single = {}  # it squeezes a batch of one away
+        rows = {v: tuple(t.shape) for v, t in single.items()} or {
+            v: (1, *shape[1:]) for v, shape in self.shapes.items()
+        }
+        leading = [name] + [
+            v for v, one in rows.items() if one[:1] == (1,) and self.shapes[v][:1] == (2,)
+        ]
+        batching = Batching(None, frozenset(leading))
+        weighted = [n for n in self.module.nodes_between([name], self.signature.logits)
+                    if n.op_type in LINEAR and not set(n.inputs[1:2]) & self.graph.fed]  # fmt: skip
+        cached = {v for n in weighted for v in (*n.inputs[:1], *n.outputs, *self.cut_set([n]))}
+        folded = any(v in self._dtypes and v not in batching.leading for v in cached)
+        if single and (folded or self.signature.head.alone):
+            self.shapes = {**self.shapes, **rows, name: (1, *blank.shape[1:])}
+            return replace(batching, step=1)
+        return batching
 
     def _macs(self, node: Node) -> float:
         """Multiply-adds of a node on the probe batch: output size times weights per output."""
         size = float(np.prod(self.shapes.get(node.outputs[0], (0,))))
-        if node.op_type in ("Conv", "Gemm", "MatMul") and len(node.inputs) > 1:
+        if node.op_type in LINEAR and len(node.inputs) > 1:
             weight = self.graph.constants.get(node.inputs[1])
             if weight is not None and weight.ndim > 1:
                 columns = weight.ndim == 2 and not node.attributes.get("transB", 0)
@@ -268,6 +299,16 @@ def compute_device(wanted: str) -> torch.device:
     torch.backends.cuda.matmul.allow_tf32 = False
     torch.backends.cudnn.allow_tf32 = False
     return torch.device("cuda")
+
+
+def needed(graph: Graph, output: str | None = None) -> Graph:
+    """Return the part of the graph that the classifier's answer needs.
+
+    Raises:
+        ModelError: no output holds an answer.
+    """
+    head = find_head(graph, output)
+    return graph.leading_to([head.scores, head.logits])
 
 
 def classifier_input(graph: Graph) -> TensorSpec:
@@ -295,11 +336,14 @@ def classifier_input(graph: Graph) -> TensorSpec:
     return spec
 
 
-def _batches(value: torch.Tensor, batch: int) -> torch.Tensor:
-    missing = -len(value) % batch
-    if missing:
-        value = torch.cat([value, value[-1:].expand(missing, *value.shape[1:])])
-    return value.reshape(-1, batch, *value.shape[1:])
+def _blank(spec: TensorSpec, count: int, device: torch.device) -> torch.Tensor:
+    shape = (count, *(d if isinstance(d, int) and d > 0 else 32 for d in (spec.shape or ())[1:]))
+    if math.prod(shape) > LARGEST_INPUT:
+        raise ModelError(
+            f"the input '{spec.name}' has the shape {spec.shape}: more than {LARGEST_INPUT} "
+            "numbers for one image are not handled"
+        )
+    return torch.zeros(shape, dtype=_dtype(spec.dtype), device=device)
 
 
 def _dtype(name: str) -> torch.dtype:

@@ -37,6 +37,8 @@ class Head:
         logits: the value that gradients start from.
         probability: one number for two classes is a probability, not a logit.
         classes: how many there are; 0 while that is not known.
+        alone: each image must be run by itself: the model quantises by what is in a batch, so
+            that the answer for an image would depend on its neighbours.
     """
 
     output: ValueName
@@ -46,6 +48,7 @@ class Head:
     logits: ValueName
     probability: bool
     classes: int = 0
+    alone: bool = False
 
     def rows(self, answer: object) -> NDArray[np.float32]:
         """Return one row of scores an image, from what the output (or `scores`) holds.

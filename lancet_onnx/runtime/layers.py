@@ -16,11 +16,8 @@ from numpy.typing import NDArray
 
 from lancet_onnx.model import Graph, Node
 from lancet_onnx.model.graph import REARRANGING
-from lancet_onnx.runtime.classifier import Classifier
+from lancet_onnx.runtime.classifier import LINEAR, Classifier
 from lancet_onnx.types import ParamName, ValueName
-
-LINEAR = {"Conv": 1, "ConvTranspose": 1, "Gemm": 1, "MatMul": -1}
-"""Operators whose second input is a weight, and the channel axis of their output."""
 
 _PASS_THROUGH = (*REARRANGING, "Cast")
 _FLOATS = ("float32", "float64", "float16", "bfloat16")
@@ -48,7 +45,7 @@ class Layer:
         param: the weight's leaf, as the file names it.
         source: the value that the weight is multiplied with.
         output: the pre-activation value.
-        channel_axis: axis of `output` along which the bias runs.
+        channel_axis: axis of `output` along which the bias runs, counted from the last.
         bias: None where the file has none that serves this layer alone.
         size: number of weights.
         depth: 0 for the first layer of the network.
@@ -103,7 +100,7 @@ def find_layers(classifier: Classifier) -> tuple[Layer, ...]:
                 param,
                 node.inputs[0],
                 node.outputs[0],
-                LINEAR[node.op_type],
+                _channel_axis(graph, node),
                 _bias(graph, node, classifier.shapes[node.outputs[0]]),
                 int(array.size),
                 len(layers),
@@ -113,15 +110,32 @@ def find_layers(classifier: Classifier) -> tuple[Layer, ...]:
     return tuple(layers)
 
 
-def tied_weights(graph: Graph) -> tuple[ParamName, ...]:
-    """Return the weights of linear operators that more than one node reads."""
-    names = dict.fromkeys(
-        leaf
-        for node in graph.nodes
-        if node.op_type in LINEAR and len(node.inputs) > 1
-        if (leaf := weight_leaf(graph, node.inputs[1])) is not None
-    )
-    return tuple(n for n in names if len(list(_readers(graph, n))) > 1)
+def unedited(classifier: Classifier) -> dict[ParamName, str]:
+    """Return the weights (two axes or more) on the way to the logits that are no layer, and why."""
+    graph, signature = classifier.graph, classifier.signature
+    nodes = graph.between([signature.input.name], [signature.logits])
+    read = {value for node in nodes for value in node.reads}
+    layers = find_layers(classifier)
+    known = {layer.param for layer in layers} | {layer.bias.param for layer in layers if layer.bias}
+    return {
+        name: _why_not(graph, name)
+        for name, leaf in classifier.module.leaves.items()
+        if name in read and name not in known and leaf.ndim > 1
+    }
+
+
+def _why_not(graph: Graph, name: ParamName) -> str:
+    readers = list(_readers(graph, name))
+    if len(readers) > 1:
+        return f"shared by {len(readers)} nodes: an edit would act in all of them"
+    reader = readers[0]
+    if reader.graphs:
+        return f"used inside the {reader.op_type} '{reader.name}'"
+    if reader.outputs[0] not in graph.fed:
+        return f"one of several that the weight '{reader.outputs[0]}' is computed from"
+    if reader.op_type in LINEAR and reader.inputs[0] not in graph.fed:
+        return f"on the left of the {reader.op_type} '{reader.name}'"
+    return f"feeds the {reader.op_type} '{reader.name}', which is no Conv, Gemm or MatMul"
 
 
 def weight_leaf(graph: Graph, value: ValueName) -> ParamName | None:
@@ -176,7 +190,8 @@ def _readers(graph: Graph, value: ValueName) -> Iterator[Node]:
 
 
 def _bias(graph: Graph, node: Node, shape: tuple[int, ...]) -> Bias | None:
-    channels = shape[LINEAR[node.op_type]]
+    axis = _channel_axis(graph, node)
+    channels = shape[axis]
     if (
         node.op_type in ("Conv", "ConvTranspose", "Gemm")
         and len(node.inputs) > 2
@@ -194,10 +209,10 @@ def _bias(graph: Graph, node: Node, shape: tuple[int, ...]) -> Bias | None:
     if after.op_type == "Add":
         other = next((v for v in after.inputs if v != node.outputs[0]), None)
         stored = graph.constants.get(other) if other else None
-        if other is None or stored is None or not _along(stored.shape, shape, LINEAR[node.op_type]):
+        if other is None or stored is None or not _along(stored.shape, shape, axis):
             return None
         return _own(graph, other, channels, np.ones(channels, np.float32))
-    if after.op_type == "BatchNormalization" and LINEAR[node.op_type] == 1:
+    if after.op_type == "BatchNormalization" and axis == 1 - len(shape):
         gamma, variance = (graph.constants.get(after.inputs[i]) for i in (1, 4))
         epsilon = after.attributes.get("epsilon", 1e-5)
         if gamma is None or variance is None or not isinstance(epsilon, float):
@@ -206,6 +221,16 @@ def _bias(graph: Graph, node: Node, shape: tuple[int, ...]) -> Bias | None:
         scale = (gamma.astype(np.float64) / deviation).astype(np.float32)
         return _own(graph, after.inputs[2], channels, scale)
     return None
+
+
+def _channel_axis(graph: Graph, node: Node) -> int:
+    """Return the channel axis of a linear operator's output: behind it lie the spatial axes."""
+    if not node.op_type.startswith("Conv"):
+        return -1
+    stored = graph.constants.get(node.inputs[1])
+    leaf = _origin(graph, node.inputs[1])
+    rank = stored.ndim if stored is not None else graph.constants[leaf[0]].ndim if leaf else 4
+    return 1 - rank
 
 
 def _along(stored: tuple[int, ...], shape: tuple[int, ...], axis: int) -> bool:

@@ -90,10 +90,11 @@ class OrtModel:
             raise DataError("there are no images to run the model on; give more images")
         batch = self._spec.shape[0] if self._spec.shape else None
         fixed = batch if isinstance(batch, int) and batch > 0 else None
+        size = fixed or (1 if self._head is not None and self._head.alone else BATCH)
         typed = inputs.astype(self._spec.dtype, copy=False)
         rows = []
-        for start in range(0, len(typed), fixed or BATCH):
-            part = typed[start : start + (fixed or BATCH)]
+        for start in range(0, len(typed), size):
+            part = typed[start : start + size]
             missing = (fixed or len(part)) - len(part)
             if missing:
                 part = np.concatenate([part, np.repeat(part[-1:], missing, axis=0)])

@@ -47,7 +47,7 @@ def test_every_command_of_the_readme_runs(tmp_path: Path, warm: Warm) -> None:
         if goal:
             (tmp_path / goal).write_text(result.stdout)
         for option, value in pairwise(args):
-            if option in ("-o", "--output", "--report", "--patch") and result.code in (0, 1):
+            if option in ("-o", "--out", "--report", "--patch") and result.code in (0, 1):
                 assert (tmp_path / value).exists(), (
                     f"{line}\n{sorted(tmp_path.iterdir())}\n{result}"
                 )

@@ -11,7 +11,7 @@ from onnx import helper
 
 from lancet_onnx.model import load
 from lancet_onnx.runtime.classifier import Classifier
-from lancet_onnx.runtime.layers import Layer, find_layers, tied_weights
+from lancet_onnx.runtime.layers import Layer, find_layers, unedited
 
 RNG = np.random.default_rng(5)
 make = helper.make_node
@@ -249,7 +249,7 @@ def test_a_tied_weight_is_one_leaf_and_not_edited(tmp_path: Path):
     classifier, layers = layers_of(tmp_path, data)
     assert set(classifier.module.leaves) == {"w", "v"}
     assert list(layers) == ["v"]
-    assert tied_weights(classifier.graph) == ("w",)
+    assert unedited(classifier) == {"w": "shared by 2 nodes: an edit would act in all of them"}
     # One leaf acts in both places.
     x, w = (torch.from_numpy(floats(*shape)) for shape in ((2, 3), (3, 5)))
     v = classifier.module.leaves["v"]
