@@ -36,6 +36,7 @@ _STEPS = {
     ("graph", 5): ("tensor", True),
     ("graph", 15): ("sparse", True),
     ("function", 7): ("node", True),
+    ("function", 11): ("attribute", True),
     ("node", 5): ("attribute", True),
     ("attribute", 5): ("tensor", False),
     ("attribute", 6): ("graph", False),
@@ -48,10 +49,11 @@ Of a field that is no list, a reader merges all occurrences into one message.
 """
 
 _TENSOR_RAW_DATA = 9
-_TENSOR_VALUES = {4: _FIXED32, 5: _VARINT, 7: _VARINT, 10: _FIXED64, 11: _VARINT}
+_TENSOR_VALUES = {4: _FIXED32, 5: _VARINT, 7: _VARINT, 9: _BYTES, 10: _FIXED64, 11: _VARINT}
 _ATTRIBUTE_TYPE = 20
-_ATTRIBUTE_VALUES = {1: (2, _FIXED32), 2: (3, _VARINT), 6: (7, _FIXED32), 7: (8, _VARINT)}
-"""By an attribute's type: the field that counts and how its numbers are coded."""
+_ATTRIBUTE_VALUES = {2: _FIXED32, 3: _VARINT, 7: _FIXED32, 8: _VARINT, 20: _VARINT}
+_ATTRIBUTE_TYPES = {1: (2, False), 2: (3, False), 6: (7, True), 7: (8, True)}
+"""By an attribute's type: the field that counts, and whether it is a list."""
 
 
 class Header(NamedTuple):
@@ -288,44 +290,36 @@ def _descend(
 
 def _tensor(data: bytes, parts: Sequence[Run]) -> Span | None:
     """Return where a TensorProto's values lie; precheck saw to it that one field holds them."""
-    raw: Run | None = None
-    for part in parts:
-        for field in _fields(data, part.start, part.end):
-            if field.number == _TENSOR_RAW_DATA and field.kind == _BYTES:
-                raw = Run(field.place.start, field.place.end, (*part.within, field.place))
-    if raw is not None:
+    runs = _runs(data, parts, _TENSOR_VALUES)
+    if _TENSOR_RAW_DATA in runs:
+        raw = runs[_TENSOR_RAW_DATA][-1]  # of what may be there once the last one counts
         return Span(1, (raw,)) if raw.end > raw.start else None
-    for number, kind in _TENSOR_VALUES.items():
-        span = _numbers(data, parts, number, kind)
-        if span is not None:
-            return span
+    for number, found in runs.items():
+        filled = tuple(run for run in found if run.end > run.start)
+        if filled:
+            return Span(_WIDTH.get(_TENSOR_VALUES[number], 0), filled)
     return None
 
 
 def _attribute(data: bytes, parts: Sequence[Run]) -> Span | None:
     """Return where the plain number or numbers of an AttributeProto lie."""
-    kind = 0
-    for part in parts:
-        for field in _fields(data, part.start, part.end):
-            if field.number == _ATTRIBUTE_TYPE and field.kind == _VARINT:
-                kind = _read_varint(data, field.place.start, field.place.end)[0]
-    if kind not in _ATTRIBUTE_VALUES:
+    runs = _runs(data, parts, _ATTRIBUTE_VALUES)
+    if _ATTRIBUTE_TYPE not in runs:
         return None
-    span = _numbers(data, parts, *_ATTRIBUTE_VALUES[kind])
-    if span is None or kind > 2:
-        return span
-    return Span(span.width, span.runs[-1:])  # of a single number the last one counts
+    kind = _read_varint(data, *runs[_ATTRIBUTE_TYPE][-1][:2])[0]
+    number, is_list = _ATTRIBUTE_TYPES.get(kind, (0, False))
+    found = runs.get(number, [])[0 if is_list else -1 :]
+    filled = tuple(run for run in found if run.end > run.start)
+    return Span(_WIDTH.get(_ATTRIBUTE_VALUES[number], 0), filled) if filled else None
 
 
-def _numbers(data: bytes, parts: Sequence[Run], number: int, kind: int) -> Span | None:
-    runs = []
+def _runs(data: bytes, parts: Sequence[Run], kinds: Mapping[int, int]) -> dict[int, list[Run]]:
+    """Return all occurrences of the fields `kinds`, numbers by themselves or packed."""
+    runs: dict[int, list[Run]] = defaultdict(list)
     for part in parts:
-        for field in _fields(data, part.start, part.end):
-            place = field.place
-            if field.number != number or place.start == place.end:
-                continue
-            if field.kind == kind:
-                runs.append(Run(place.start, place.end, part.within))
-            elif field.kind == _BYTES:
-                runs.append(Run(place.start, place.end, (*part.within, place)))
-    return Span(_WIDTH.get(kind, 0), tuple(runs)) if runs else None
+        for number, kind, place in _fields(data, part.start, part.end):
+            if kind == _BYTES and number in kinds:
+                runs[number].append(Run(place.start, place.end, (*part.within, place)))
+            elif kind == kinds.get(number):
+                runs[number].append(Run(place.start, place.end, part.within))
+    return runs

@@ -599,7 +599,6 @@ def test_a_gradient_reaches_the_element(opened: Opened):
     assert leaf.grad.reshape(-1)[opened.case.at] != 0
 
 
-@pytest.mark.xfail(strict=True, reason="torch.clamp passes no gradient at its limits themselves")
 @pytest.mark.parametrize("value", [0, 255])
 def test_a_gradient_reaches_an_element_at_the_limit_of_its_type(
     tmp_path: Path, rng: np.random.Generator, value: float

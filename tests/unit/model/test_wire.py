@@ -130,6 +130,23 @@ def test_plain_numbers_of_a_constant_are_found(
     assert (span.width, value_bytes(model.data, span)) == (width, expected)
 
 
+def test_the_default_of_a_functions_attribute_is_found():
+    values = np.arange(3, dtype=np.float32)
+    default = field(1, b"weight") + field(5, tensor("t", values)) + varint(20 << 3) + varint(4)
+    data = field(7, b"") + field(25, b"") + field(25, field(11, default))
+    path: FieldPath = ((25, 1), (11, 0), (5, 0))
+    assert value_bytes(data, locate(data, [path])[path]) == values.tobytes()
+
+
+def test_an_attribute_of_another_type_or_none_holds_no_numbers():
+    """The type says which of the fields counts; without one, readers take none."""
+    number = varint(2 << 3 | 5) + np.float32(1.5).tobytes()
+    path: FieldPath = ((7, 0), (1, 0), (5, 0))
+    for kind in (b"", varint(20 << 3) + varint(3), varint(20 << 3) + varint(2)):
+        data = field(7, field(1, field(5, field(1, b"value_float") + number + kind)))
+        assert locate(data, [path]) == {}
+
+
 def test_of_what_is_written_twice_the_last_counts():
     """As protobuf has it, for a field that holds one number or one string of bytes."""
     one, two = np.array([1.0], np.float32), np.array([2.0], np.float32)
