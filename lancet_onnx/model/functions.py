@@ -27,3 +27,12 @@ def function_body(node: Node, opset: int) -> Graph | None:
     content: bytes = getattr(schema, "get_function_with_opset_version")(max(versions))  # noqa: B009
     defaults = [a.default_value for a in schema.attributes.values() if a.default_value.name]
     return schema_body(node, onnx.FunctionProto.FromString(content), defaults)
+
+
+def defined_by_functions() -> list[tuple[str, str, int]]:
+    """Return domain, type and revision of the standard operators that have such a definition."""
+    return sorted(
+        (schema.domain, schema.name, int(schema.since_version))
+        for schema in defs.get_all_schemas()
+        if schema.has_function and not schema.deprecated
+    )
