@@ -47,8 +47,8 @@ def lines() -> Iterator[str]:
             newest = entries[-1][1]
             yield f"| {op_type} | {versions} | {_marks(newest)} | {_what(newest)} |"
     yield from ("", "## Control flow", "")
-    for op_type, versions in KNOWN.items():
-        yield f"- {op_type} ({', '.join(map(str, versions))})"
+    for op_type, known in KNOWN.items():
+        yield f"- {op_type} ({', '.join(map(str, known))})"
     yield from ("", "## Through the definition that ONNX itself gives", "")
     yield "Further operators that the specification defines as functions of the ones above:"
     yield ""

@@ -34,5 +34,5 @@ def defined_by_functions() -> list[tuple[str, str, int]]:
     return sorted(
         (schema.domain, schema.name, int(schema.since_version))
         for schema in defs.get_all_schemas()
-        if schema.has_function and not schema.deprecated
+        if getattr(schema, "has_function", False) and not schema.deprecated
     )
