@@ -68,7 +68,7 @@ def attend(
 
 def _refuse_state(op_type: str, **given: object) -> None:
     """Refuse what belongs to generation: past states, rotary embeddings, shared buffers."""
-    found = [name for name, value in given.items() if value is not None and value != 0]
+    found = [k for k, value in given.items() if isinstance(value, torch.Tensor) or value]
     if found:
         raise UnsupportedError(f"{op_type} with {', '.join(found)} is not computed")
 

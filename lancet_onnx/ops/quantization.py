@@ -212,12 +212,13 @@ def _conv_sums(
     strides: list[int] | None,
 ) -> torch.Tensor:
     """Return the integer convolution as float64; padding stands for the zero point."""
-    kind = exact_type(w[0].numel(), x, x_zero_point, w, w_zero_point)
-    if x.device.type != "cpu":
-        kind = torch.float64  # convolutions of a GPU in float32 may be Winograd's, which round
     w_zero = None if w_zero_point is None else _channel_first(w_zero_point, w.ndim)
     x_zero = None if x_zero_point is None else x_zero_point.reshape(())
-    data, weight = meet(centred(x, x_zero).to(kind), centred(w, w_zero).to(kind))
+    data, weight = meet(centred(x, x_zero), centred(w, w_zero))
+    kind = exact_type(w[0].numel(), x, x_zero_point, w, w_zero_point)
+    if data.device.type != "cpu":
+        kind = torch.float64  # convolutions of a GPU in float32 may be Winograd's, which round
+    data, weight = data.to(kind), weight.to(kind)
     sums = conv(
         data,
         weight,
