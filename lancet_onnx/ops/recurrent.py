@@ -33,6 +33,10 @@ def _hard_sigmoid(x: torch.Tensor, alpha: float, beta: float) -> torch.Tensor:
     return torch.clamp(alpha * x + beta, 0, 1)
 
 
+def _thresholded_relu(x: torch.Tensor, alpha: float) -> torch.Tensor:
+    return torch.where(x > alpha, x, torch.zeros_like(x))
+
+
 _PLAIN: dict[str, Activation] = {
     "relu": functional.relu,
     "sigmoid": torch.sigmoid,
@@ -46,8 +50,9 @@ _WITH_NUMBERS: dict[str, tuple[Callable[..., torch.Tensor], dict[str, float | No
     "hardsigmoid": (_hard_sigmoid, {"alpha": 0.2, "beta": 0.5}),
     "leakyrelu": (functional.leaky_relu, {"alpha": 0.01}),
     "scaledtanh": (_scaled_tanh, {"alpha": None, "beta": None}),
+    "thresholdedrelu": (_thresholded_relu, {"alpha": None}),
 }
-"""With their defaults; no ThresholdedRelu, whose alpha onnxruntime does not heed."""
+"""With their defaults; None where onnxruntime takes 0 and the specification something else."""
 
 
 def activations_of(
@@ -64,7 +69,7 @@ def activations_of(
             function, defaults = _WITH_NUMBERS[key]
             numbers = [next(given[which], default) for which, default in defaults.items()]
             if None in numbers:
-                raise UnsupportedError(f"activation {name} without both alpha and beta")
+                raise UnsupportedError(f"activation {name} needs its {' and '.join(defaults)}")
             found.append(lambda x, f=function, n=numbers: f(x, *n))  # type: ignore[misc]
         else:
             raise UnsupportedError(f"activation {name!r} of a recurrent operator is not computed")

@@ -22,7 +22,7 @@ FUNCTIONS = {
     ),
 }
 WITH_NUMBERS = {
-    "RNN": (["Affine"], ["ScaledTanh"]),
+    "RNN": (["Affine"], ["ScaledTanh"], ["ThresholdedRelu"]),
     "GRU": (["Sigmoid", "ScaledTanh"], ["HardSigmoid", "Affine"]),
     "LSTM": (["Sigmoid", "Affine", "ScaledTanh"], ["HardSigmoid", "ScaledTanh", "Relu"]),
 }

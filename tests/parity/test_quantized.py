@@ -144,7 +144,7 @@ def refused(call: Callable[..., Any], *inputs: Any, **attributes: Any) -> None:
 def test_what_onnxruntime_does_otherwise_or_not_at_all_is_refused() -> None:
     x, w, r = torch.randn(4, 1, 2), torch.randn(1, 3, 2), torch.randn(1, 3, 3)
     rnn = function("RNN", 14)
-    refused(rnn, x, w, r, activations=["ThresholdedRelu"], activation_alpha=[0.5])
+    refused(rnn, x, w, r, activations=["ThresholdedRelu"])
     refused(rnn, x, w, r, activations=["Affine"], activation_alpha=[0.5])
     refused(rnn, x, w, r, direction="sideways")
     refused(rnn, x, w, r, hidden_size=4)
