@@ -13,10 +13,12 @@ import torch
 from torch.nn import functional
 
 from lancet_onnx.errors import UnsupportedError
-from lancet_onnx.ops.host import meet, positive_axis
+from lancet_onnx.ops.host import host_int, meet, positive_axis
 from lancet_onnx.ops.nn import conv, gemm
 from lancet_onnx.ops.normalization import layer_normalization as layer_normalization_17
 from lancet_onnx.ops.registry import op
+from lancet_onnx.ops.sampling import grid_sample
+from lancet_onnx.ops.tensor import trilu
 
 MICROSOFT = "com.microsoft"
 
@@ -330,3 +332,14 @@ def embed_layer_normalization(
     counted = torch.zeros_like(input_ids) if mask is None else (mask == 1)
     lengths = counted.to(torch.int32).sum(1, dtype=torch.int32)
     return _normal(total, gamma, beta, epsilon)[0], lengths, total
+
+
+# Exporters wrote these where ONNX had no such operator yet.
+op("GridSample", 1, domain=MICROSOFT)(grid_sample)
+op("Trilu", 1, domain=MICROSOFT)(trilu)
+
+
+@op("ExpandDims", 1, domain=MICROSOFT)
+def expand_dims(X: torch.Tensor, axis: torch.Tensor) -> torch.Tensor:
+    """ExpandDims (com.microsoft): a new axis of length one."""
+    return X.unsqueeze(host_int(axis, "the axis of ExpandDims"))

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from typing import Any
 
@@ -108,6 +109,21 @@ def embed(op_type: str, opset: int) -> Iterator[Case]:
     yield case(op_type, [*both, mask, RNG.integers(0, 7, (1, 5), np.int32)], 2, mask_index_type=1)
 
 
+def older(op_type: str, opset: int) -> Iterator[Case]:
+    if op_type == "ExpandDims":
+        for axis in (0, 1, 2, -1):
+            yield case(op_type, [f(3, 4), np.int32(axis)])
+    elif op_type == "Trilu":
+        for upper in (0, 1):
+            yield case(op_type, [f(2, 4, 5)], upper=upper)
+            yield case(op_type, [f(4, 5), np.int64(-1)], upper=upper)
+    else:
+        modes, paddings = ("bilinear", "nearest", "bicubic"), ("zeros", "border", "reflection")
+        for mode, padding, corners in itertools.product(modes, paddings, (0, 1)):
+            attributes = {"mode": mode, "padding_mode": padding, "align_corners": corners}
+            yield case(op_type, [f(1, 2, 4, 5), f(1, 3, 3, 2)], **attributes)
+
+
 MAKERS: dict[Maker, list[str]] = {
     fused_conv: ["FusedConv"],
     fused_gemm: ["FusedGemm"],
@@ -116,4 +132,5 @@ MAKERS: dict[Maker, list[str]] = {
     norms: ["LayerNormalization", "SimplifiedLayerNormalization"],
     skip_norms: ["SkipLayerNormalization", "SkipSimplifiedLayerNormalization"],
     embed: ["EmbedLayerNormalization"],
+    older: ["ExpandDims", "GridSample", "Trilu"],
 }
