@@ -130,7 +130,7 @@ def _places(model: OnnxModel, params: Iterable[ParamName]) -> Mapping[ParamName,
             span = spans.get(at.path or (), Span(1, ()))
         ends = None if span.width else span.ends(model.data)
         found = span.size / array.dtype.itemsize if ends is None else len(ends)
-        if found != count or span.width not in (0, 1, array.dtype.itemsize):
+        if found != count:
             raise UnsupportedError(
                 f"{model.path}: the {count} values of '{name}' ({array.dtype}) are not all stored, "
                 "or in another form than patches know, so they could not be written back"
