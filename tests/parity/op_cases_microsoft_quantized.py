@@ -46,24 +46,35 @@ def binary(op_type: str, opset: int) -> Iterator[Case]:
             yield case(op_type, [*inputs, zeros[2]])
 
 
+def drawn(rng: np.random.Generator, kind: Any, *shape: int) -> Any:
+    """Return integers that are the same in every run.
+
+    In one of some 100 000 numbers the last bit of a sigmoid or of an exponential decides between
+    two steps; which numbers do is not to depend on the order of the tests.
+    """
+    info = np.iinfo(kind)
+    return rng.integers(info.min, info.max, shape, kind, endpoint=True)
+
+
 def unary(op_type: str, opset: int) -> Iterator[Case]:
+    rng = np.random.default_rng(0)
     for kind in KINDS:
         every = np.arange(256).astype(kind).reshape(4, 64)
-        for first, last in scales(2):
-            for factor in (1, 8):
-                zeros = [whole(kind), whole(kind)]
-                inputs = [every, first * factor, zeros[0], last, zeros[1]]
-                yield case(op_type, inputs)
-                if op_type == "QLinearLeakyRelu":
-                    yield case(op_type, inputs, alpha=0.2)
+        for first, last in ((0.031, 0.0147), (0.25, 0.5), (0.2, 1 / 256), (0.05, 0.0043)):
+            zeros = [drawn(rng, kind), drawn(rng, kind)]
+            inputs = [every, np.float32(first), zeros[0], np.float32(last), zeros[1]]
+            yield case(op_type, inputs)
+            if op_type == "QLinearLeakyRelu":
+                yield case(op_type, inputs, alpha=0.2)
 
 
 def softmax(op_type: str, opset: int) -> Iterator[Case]:
+    rng = np.random.default_rng(0)
     for kind in KINDS:
         least = np.array(np.iinfo(kind).min, kind)
         for first, last in ((0.1, 1 / 256), (0.02, 0.0037), (0.4, 0.01)):
             for axis, since in ((-1, 13), (1, 13), (1, 12)):
-                data = [whole(kind, 3, 4, 6), np.float32(first), whole(kind)]
+                data = [drawn(rng, kind, 3, 4, 6), np.float32(first), drawn(rng, kind)]
                 inputs = [*data, np.float32(last), least]
                 yield case(op_type, inputs, axis=axis, opset=since)
 
