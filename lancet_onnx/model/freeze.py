@@ -28,7 +28,7 @@ FieldPath = tuple[tuple[int, int], ...]
 
 _MODEL_GRAPH, _MODEL_FUNCTIONS = 7, 25
 _GRAPH_NODE, _GRAPH_INITIALIZER, _GRAPH_SPARSE = 1, 5, 15
-_FUNCTION_NODE = 7
+_FUNCTION_NODE, _FUNCTION_DEFAULT = 7, 11
 _NODE_ATTRIBUTE = 5
 _ATTRIBUTE_TENSOR, _ATTRIBUTE_GRAPH, _ATTRIBUTE_SPARSE = 5, 6, 22
 _SPARSE_VALUES = 1
@@ -40,13 +40,12 @@ class Stored:
     """Where the file keeps a constant.
 
     Attributes:
-        path: to its tensor, or to the attribute that holds plain numbers; None where several
-            places or none of this file hold it.
+        path: to its tensor, or to the attribute that holds plain numbers.
         external: its bytes outside the .onnx file, if they are there.
         positions: of a sparse tensor, the flat positions of the values that are stored.
     """
 
-    path: FieldPath | None
+    path: FieldPath
     external: External | None = None
     positions: Array | None = None
 
@@ -60,6 +59,7 @@ class _Collected:
     opsets: Mapping[str, int]
     constants: dict[ValueName, Array] = field(default_factory=dict)
     stored: dict[ValueName, Stored] = field(default_factory=dict)
+    at: dict[FieldPath, ValueName] = field(default_factory=dict)
     names: set[str] = field(default_factory=set)
     taken: frozenset[str] = frozenset()
     nodes: int = 0
@@ -117,10 +117,15 @@ def schema_body(
     """
     path = Path(f"the definition of {node.op_type}")
     found = _Collected(path, {}, _opsets(function.opset_import))
-    given: dict[str, tuple[onnx.AttributeProto, FieldPath]] = {a.name: (a, ()) for a in defaults}
-    given |= {
-        name: (onnx.helper.make_attribute(name, to_attribute(value)), ())
+    told = {
+        name: onnx.helper.make_attribute(name, to_attribute(value))
         for name, value in node.attributes.items()
+    }
+    known = {**{a.name: a for a in defaults}, **told}
+    # No file holds these; any paths will do that tell one attribute from another.
+    given: dict[str, tuple[onnx.AttributeProto, FieldPath]] = {
+        name: (attribute, ((_NODE_ATTRIBUTE, k),))
+        for k, (name, attribute) in enumerate(known.items())
     }
     values = dict.fromkeys(function.input[len(node.inputs) :], ValueName(""))
     values |= {
@@ -161,18 +166,15 @@ def _graph(proto: onnx.GraphProto, scope: _Scope, found: _Collected) -> Graph:
         place = (*scope.at, (_GRAPH_INITIALIZER, number))
         own.add(tensor.name)
         owner = f"initializer '{tensor.name}'"
-        external = (
-            external_file(tensor, owner, found.path)
-            if tensor.data_location == onnx.TensorProto.EXTERNAL
-            else None
-        )
         array = to_array(tensor, owner, found.path)
+        external = _external(tensor, owner, found.path)
         _lift(tensor.name, array, Stored(place, external), scope, found)
     for number, sparse in enumerate(proto.sparse_initializer):
         place = (*scope.at, (_GRAPH_SPARSE, number), (_SPARSE_VALUES, 0))
         own.add(sparse.values.name)
         array, positions = dense(sparse, found.path)
-        _lift(sparse.values.name, array, Stored(place, None, positions), scope, found)
+        external = _external(sparse.values, f"sparse '{sparse.values.name}'", found.path)
+        _lift(sparse.values.name, array, Stored(place, external, positions), scope, found)
     if scope.depth:
         formal = [info.name for info in proto.input]
         scope.values.update({name: ValueName(f"{scope.prefix}{name}") for name in formal})
@@ -203,7 +205,7 @@ def _nodes(
         place = (*scope.at, (number, position))
         domain = _domain(node.domain)
         if node.op_type == "Constant" and not domain:
-            _constant(node, place, scope, found)
+            yield from _constant(node, place, scope, found)
             continue
         title = _title(node, position, scope, found)
         called = found.functions.get((domain, node.op_type))
@@ -259,8 +261,9 @@ def _call(
             f"{found.path}: node '{title}' calls the function '{function.name}' more than "
             f"{_DEEPEST} calls deep; does it call itself?"
         )
+    body = (_MODEL_FUNCTIONS, number)
     given: dict[str, tuple[onnx.AttributeProto, FieldPath]] = {
-        a.name: (a, ()) for a in function.attribute_proto
+        a.name: (a, (body, (_FUNCTION_DEFAULT, k))) for k, a in enumerate(function.attribute_proto)
     }
     for index, entry in enumerate(node.attribute):
         bound, where = _bound(entry, (*place, (_NODE_ATTRIBUTE, index)), scope)
@@ -277,14 +280,14 @@ def _call(
         if actual
     }
     inner = _Scope(
-        ((_MODEL_FUNCTIONS, number),),
+        (body,),
         f"{title}/",
         f"{function.name}/",
         {**scope.opsets, **_opsets(function.opset_import)},
         values,
         given,
         scope.depth + 1,
-        "",
+        f"{function.domain}.",
     )
     formal = set(function.input)
     direct = [name for name in function.output if name in formal]
@@ -295,55 +298,72 @@ def _call(
     yield from _nodes(function.node, _FUNCTION_NODE, inner, found)
 
 
-def _constant(node: onnx.NodeProto, place: FieldPath, scope: _Scope, found: _Collected) -> None:
-    """Lift the value of a Constant node; one in a function is shared by all of its calls."""
+def _constant(
+    node: onnx.NodeProto, place: FieldPath, scope: _Scope, found: _Collected
+) -> Iterator[Node]:
+    """Lift the value of a Constant node; one in a function is shared by all of its calls.
+
+    Yields a node only where a function gives the constant back under the caller's name.
+    """
     bound = [
-        (_bound(entry, (*place, (_NODE_ATTRIBUTE, index)), scope), bool(entry.ref_attr_name))
+        _bound(entry, (*place, (_NODE_ATTRIBUTE, index)), scope)
         for index, entry in enumerate(node.attribute)
     ]
-    present = [(attribute, where, own) for (attribute, where), own in bound if attribute]
+    present = [(attribute, where) for attribute, where in bound if attribute]
     if len(present) != 1 or len(node.output) != 1:
         raise ModelError(
             f"{found.path}: the Constant node '{node.name}' must have exactly one value and one "
             "output"
         )
-    attribute, where, of_call = present[0]
+    attribute, where = present[0]
     name = node.output[0]
+    owner = f"the value of the Constant node '{node.name or name}'"
+    asked = scope.values.get(name)
+    positions: Array | None = None
+    tensor: onnx.TensorProto | None = None
     if attribute.type == onnx.AttributeProto.SPARSE_TENSOR:
+        tensor = attribute.sparse_tensor.values
         array, positions = dense(attribute.sparse_tensor, found.path)
-        steps = ((_ATTRIBUTE_SPARSE, 0), (_SPARSE_VALUES, 0))
-        stored = Stored((*where, *steps) if where else None, None, positions)
+        where = (*where, (_ATTRIBUTE_SPARSE, 0), (_SPARSE_VALUES, 0))
+    elif attribute.type == onnx.AttributeProto.TENSOR:
+        tensor = attribute.t
+        array = constant_value(
+            attribute.name, to_array(tensor, owner, found.path), node.name or name, found.path
+        )
+        where = (*where, (_ATTRIBUTE_TENSOR, 0))
     else:
         value = _attribute(attribute, node, found.path)
         array = constant_value(attribute.name, value, node.name or name, found.path)
-        tensor = attribute.type == onnx.AttributeProto.TENSOR
-        stored = Stored((*where, (_ATTRIBUTE_TENSOR, 0)) if tensor and where else where or None)
-    if of_call:
-        scope.values[name] = ValueName(f"{scope.prefix}{name}")
-        _keep(scope.values[name], array, stored, found)
-    else:
-        _lift(name, array, stored, scope, found)
+    external = _external(tensor, owner, found.path) if tensor is not None else None
+    _lift(name, array, Stored(where, external, positions), scope, found)
+    if asked is not None and scope.prefix:
+        yield Node(NodeName(asked), "Identity", "", 1, (scope.values[name],), (asked,), {})
+
+
+def _external(tensor: onnx.TensorProto, owner: str, path: Path) -> External | None:
+    if tensor.data_location != onnx.TensorProto.EXTERNAL:
+        return None
+    return external_file(tensor, owner, path)
 
 
 def _lift(name: str, array: Array, stored: Stored, scope: _Scope, found: _Collected) -> None:
-    """Give a constant a name of its own in the whole file, and make the scope know it."""
-    if not scope.depth:
-        if name in found.constants:
-            raise ModelError(f"{found.path}: two constants have the name '{name}'; refused")
-        _keep(ValueName(name), array, stored, found)
-        return
-    known = ValueName(f"{scope.owner}{name}")
-    clash = known in found.constants and found.stored[known].path != stored.path
-    if clash or known in found.taken:
-        known = ValueName(f"{scope.qualify}{scope.owner}{name}")
-    scope.values[name] = known
-    if known not in found.constants:
-        _keep(known, array, stored, found)
+    """Give a constant a name of its own in the whole file, and make the scope know it.
 
-
-def _keep(name: ValueName, array: Array, stored: Stored, found: _Collected) -> None:
-    found.constants[name] = array
-    found.stored[name] = stored
+    One place in the file is one leaf, however often a function is called.
+    """
+    known = found.at.get(stored.path)
+    if known is None:
+        of_body = stored.path[: len(scope.at)] == scope.at
+        known = ValueName(f"{scope.owner if of_body else scope.prefix}{name}")
+        if scope.depth and (known in found.taken or known in found.constants):
+            known = ValueName(f"{scope.qualify}{known}")
+        if known in found.constants:
+            raise ModelError(f"{found.path}: two constants have the name '{known}'; refused")
+        found.constants[known] = array
+        found.stored[known] = stored
+        found.at[stored.path] = known
+    if scope.depth:
+        scope.values[name] = known
 
 
 def _title(node: onnx.NodeProto, position: int, scope: _Scope, found: _Collected) -> str:

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
@@ -105,15 +105,21 @@ class Graph:
     @cached_property
     def quantised(self) -> frozenset[ValueName]:
         """Integer constants that stand for real weights: operators scale or multiply them."""
-        found: set[ValueName] = set()
+        found = {self.stored_value(value) for value in self._scaled()}
+        return frozenset(
+            value
+            for value in found
+            if value in self.constants and self.constants[value].dtype.name in _QUANTISED_TYPES
+        )
+
+    def _scaled(self) -> Iterator[ValueName]:
+        """Yield what operators of quantisation read as weights, in bodies as well."""
         for node in self.nodes:
             for position in _QUANTISED_INPUTS.get(node.op_type, ()):
                 if position < len(node.inputs):
-                    origin = self.stored_value(node.inputs[position])
-                    array = self.constants.get(origin)
-                    if array is not None and array.dtype.name in _QUANTISED_TYPES:
-                        found.add(origin)
-        return frozenset(found)
+                    yield node.inputs[position]
+            for body in node.graphs.values():
+                yield from (body.stored_value(value) for value in body._scaled())
 
     def stored_value(self, value: ValueName) -> ValueName:
         """Follow a value back through operators that only rearrange or rename it."""

@@ -118,14 +118,25 @@ def tensors(proto: onnx.ModelProto) -> Iterator[tuple[str, onnx.TensorProto]]:
             yield f"initializer '{tensor.name}'", tensor
         for sparse in graph.sparse_initializer:
             yield f"sparse initializer '{sparse.values.name}'", sparse.values
+            yield f"the positions of '{sparse.values.name}'", sparse.indices
     bodies = [graph.node for graph in graphs] + [function.node for function in proto.functions]
     for node in (node for body in bodies for node in body):
         for attribute in node.attribute:
-            owner = f"attribute '{attribute.name}' of node '{node.name or node.op_type}'"
-            if attribute.HasField("t"):
-                yield owner, attribute.t
-            for tensor in attribute.tensors:
-                yield owner, tensor
+            yield from _held(attribute, f"node '{node.name or node.op_type}'")
+    for function in proto.functions:
+        for attribute in function.attribute_proto:
+            yield from _held(attribute, f"function '{function.name}'")
+
+
+def _held(attribute: onnx.AttributeProto, holder: str) -> Iterator[tuple[str, onnx.TensorProto]]:
+    owner = f"attribute '{attribute.name}' of {holder}"
+    if attribute.HasField("t"):
+        yield owner, attribute.t
+    if attribute.HasField("sparse_tensor"):
+        yield owner, attribute.sparse_tensor.values
+        yield f"the positions of {owner}", attribute.sparse_tensor.indices
+    for tensor in attribute.tensors:
+        yield owner, tensor
 
 
 def check_tensor(tensor: onnx.TensorProto, owner: str, path: Path) -> None:
@@ -229,7 +240,8 @@ def external_file(tensor: onnx.TensorProto, owner: str, path: Path) -> External:
             f"{path}: {owner} needs {expected} bytes at offset {offset} of '{location}', "
             f"but the entry says {length} and the file has {size}"
         )
-    return External(location, target, offset, length)
+    # "./w.bin" and "w.bin" are one file, of which one copy is written.
+    return External(str(relative), target, offset, length)
 
 
 def _graphs(graph: onnx.GraphProto, depth: int = 0) -> Iterator[onnx.GraphProto]:

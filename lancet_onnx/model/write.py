@@ -142,7 +142,7 @@ def _places(model: OnnxModel, params: Iterable[ParamName]) -> Mapping[ParamName,
 def _stored(model: OnnxModel, name: ParamName) -> Stored:
     """Return where the file keeps one initializer, which must be the only one kept there."""
     at = model.stored.get(name)
-    if at is None or (at.path is None and at.external is None):
+    if at is None:
         raise UnsupportedError(
             f"{model.path}: the values of '{name}' lie neither in the file nor in its external "
             "data, so they could not be written back"
@@ -166,7 +166,7 @@ def _stored(model: OnnxModel, name: ParamName) -> Stored:
 def _overlap(one: Stored, other: Stored) -> bool:
     a, b = one.external, other.external
     if a is None or b is None:
-        return a is b and one.path is not None and one.path == other.path
+        return a is b and one.path == other.path
     both = max(a.offset, b.offset), min(a.offset + a.length, b.offset + b.length)
     return a.file == b.file and both[0] < both[1]
 

@@ -16,6 +16,10 @@ from lancet_onnx.runtime.control import KNOWN
 from lancet_onnx.runtime.tensors import computable
 
 
+_UNMARKED = ("LayerNormalization", "SimplifiedLayerNormalization")
+"""Operators of onnxruntime's own that its optimiser saves under the default domain."""
+
+
 @dataclass(frozen=True, slots=True)
 class Refusal:
     """A node that cannot be computed, and why."""
@@ -42,6 +46,8 @@ def refusals(graph: Graph) -> list[Refusal]:
 def find(node: Node, graph: Graph) -> Operator | Graph | None:
     """Return the operator, or the graph that ONNX defines it as, or None."""
     known = lookup((node.domain, node.op_type, node.since_version))
+    if known is None and not node.domain and node.since_version == 0 and node.op_type in _UNMARKED:
+        known = lookup(("com.microsoft", node.op_type, 1))
     if known is not None:
         return known
     body = function_body(node, graph.opsets.get(node.domain, 0))

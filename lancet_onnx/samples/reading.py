@@ -196,7 +196,7 @@ def _npz(path: Path, shape: tuple[int, ...], *, raw: bool) -> Samples:
         raise DataError(f"{path}: holds {held}; expected x, and y if known")
     x = arrays["x"]
     if raw:
-        if x.dtype.kind not in "fiu" or x.ndim < 2:
+        if x.dtype.kind not in "fi" or x.ndim < 2:
             raise DataError(
                 f"{path}: x is {x.dtype} of shape {x.shape}; --preprocess none takes float32 "
                 "inputs, or whole numbers for a model of tokens"

@@ -71,7 +71,7 @@ def nothing(_: Path) -> None:
 
 REFUSALS = {
     "two_inputs": ["'input', 'second'", "exactly one"],
-    "no_float_weight": ["no float weight"],
+    "no_float_weight": ["no weights"],
     "unknown_operator": ["'frobnicate'", "Frobnicate"],
     "custom_domain": ["'sharpen'", "'com.example'", "standard operators"],
     "nan_weight": ["'fc.weight'", "NaN", "Export it again"],
@@ -83,8 +83,7 @@ REFUSALS = {
     "duplicate_initializer": ["'fc.weight'", "two initializers"],
     "short_raw_data": ["'fc.weight'", "1960 bytes", "1560"],
     "huge_dims": ["'fc.weight'", "4294967296"],
-    "regression": ["'value'", "two classes or more"],
-    "if_on_input": ["'choose'", "comparing the raw input"],
+    "regression": ["the model has 2 classes"],
 }
 
 CASES: dict[str, tuple[Make, Sequence[str], Sequence[str]]] = {
@@ -263,9 +262,10 @@ def test_repair_refuses_graph_logic(name: str, small: Path, warm: Warm) -> None:
         one_error(result, 3, path.name, "'choose'", "cannot be repaired by weights", "Remove")
 
 
-def test_scan_never_clears_a_model_with_graph_logic(small: Path, warm: Warm) -> None:
+@pytest.mark.parametrize("name", ["if_on_input", "where_on_input"])
+def test_scan_never_clears_a_model_with_graph_logic(name: str, small: Path, warm: Warm) -> None:
     """The trigger given does nothing to it, but a branch on the input may wait for another."""
-    path = REFUSED / "where_on_input.onnx"
+    path = REFUSED / f"{name}.onnx"
     result = warm("scan", path, "--trigger", "t.png", "--data", "val.npz", cwd=small)
     assert result.code == 3, result
     assert result.stdout == "inconclusive\n"

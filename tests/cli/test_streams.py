@@ -337,7 +337,7 @@ def test_a_bug_is_called_one(small: Path, warm: Warm, tmp_path: Path) -> None:
     site.mkdir()
     (site / "sitecustomize.py").write_text(
         "import lancet_onnx.api as api\n"
-        "def inspect(path):\n    raise RuntimeError('odd \\x1b[31m name')\n"
+        "def inspect(path, output):\n    raise RuntimeError('odd \\x1b[31m name')\n"
         "api.inspect = inspect\n"
     )
     result = lancet("inspect", "model.onnx", cwd=small, env={"PYTHONPATH": str(site)})

@@ -614,7 +614,6 @@ def test_a_gradient_reaches_an_element_at_the_limit_of_its_type(
     assert leaf.grad.reshape(-1)[W_AT] != 0
 
 
-@pytest.mark.xfail(strict=True, reason="Graph.quantised looks at no branch")
 def test_a_quantised_weight_of_a_branch_is_a_leaf(tmp_path: Path, rng: np.random.Generator):
     path = tmp_path / "model.onnx"
     path.write_bytes(coded_in_branch(np.int8, "DequantizeLinear")(tmp_path, rng))
