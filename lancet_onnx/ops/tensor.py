@@ -152,6 +152,8 @@ def _pad(
     begins, ends = [0] * data.ndim, [0] * data.ndim
     for i, axis in enumerate(positive_axes(axes, data.ndim)):
         begins[axis], ends[axis] = pads[i], pads[len(axes) + i]
+    if not any((*begins, *ends)):
+        return data
     if mode != "constant":
         return _pad_by_index(data, begins, ends, mode)
     amounts = [n for i in reversed(range(data.ndim)) for n in (begins[i], ends[i])]

@@ -8,7 +8,6 @@ last use, so runs may nest (under vmap and grad) and memory is bounded by what i
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 
 import torch
 
@@ -18,30 +17,19 @@ from lancet_onnx.ops import Operator
 from lancet_onnx.ops.quantization import whole_numbers
 from lancet_onnx.runtime.binding import find, refusals
 from lancet_onnx.runtime.control import run_control
+from lancet_onnx.runtime.fuse import Fused, fuse
+from lancet_onnx.runtime.plan import Plan, Step, make_plan
 from lancet_onnx.runtime.tensors import carried, computable, to_torch, widen_half
-from lancet_onnx.types import NodeName, ParamName, ValueName
+from lancet_onnx.types import ParamName, ValueName
 
 Values = Mapping[ValueName, torch.Tensor]
 Params = Mapping[ParamName, torch.Tensor]
 
 _Result = torch.Tensor | Sequence[torch.Tensor]
 _Compute = Callable[[Values], _Result]
-_PlanKey = tuple[frozenset[ValueName], frozenset[ParamName], tuple[ValueName, ...]]
-
-
-@dataclass(frozen=True, slots=True)
-class _Plan:
-    """What one combination of feeds, overrides and outputs runs.
-
-    Attributes:
-        nodes: in order.
-        dead: per node, the values that nothing reads after it.
-        constants: stored and folded values that the nodes read.
-    """
-
-    nodes: tuple[Node, ...]
-    dead: tuple[tuple[ValueName, ...], ...]
-    constants: tuple[ValueName, ...]
+_PlanKey = tuple[
+    frozenset[ValueName], frozenset[ParamName], frozenset[ValueName], tuple[ValueName, ...]
+]
 
 
 class GraphModule:
@@ -88,7 +76,7 @@ class GraphModule:
             for name in graph.leaves
             if name in constants and name not in self._host
         }
-        self._plans: dict[_PlanKey, _Plan] = {}
+        self._plans: dict[_PlanKey, Plan] = {}
         self._constants = constants
         self._fixed: dict[ValueName, torch.Tensor] = {}
         self._from_leaf = self._trace_leaves()
@@ -113,22 +101,19 @@ class GraphModule:
         """
         params = params or {}
         nudges = nudges or {}
-        plan = self._plan(frozenset(feeds), frozenset(params), tuple(outputs))
+        plan = self._plan(frozenset(feeds), frozenset(params), frozenset(nudges), tuple(outputs))
         table = {name: self._known(name) for name in plan.constants}
         table.update((name, self._as_written(name, value)) for name, value in params.items())
         table.update((name, widen_half(value)) for name, value in feeds.items())
         for value in nudges.keys() & feeds.keys():
             table[value] = table[value] + nudges[value]
-        for node, finished in zip(plan.nodes, plan.dead, strict=True):
-            for value, result in zip(node.outputs, self._run_node(node, table), strict=False):
-                table[value] = result + nudges[value] if value in nudges else result
-            for value in finished:
-                del table[value]
+        for step in plan.steps:
+            self._run_step(step, table, nudges)
         return {value: table[value] for value in outputs}
 
     def nodes_between(self, feeds: Iterable[ValueName], output: ValueName) -> tuple[Node, ...]:
         """Return the nodes that a run from `feeds` to `output` executes."""
-        return self._plan(frozenset(feeds), frozenset(), (output,)).nodes
+        return self._plan(frozenset(feeds), frozenset(), frozenset(), (output,)).nodes
 
     def _bind(self, node: Node) -> _Compute:
         """Return what computes the node from a table of values."""
@@ -177,24 +162,21 @@ class GraphModule:
         self,
         feeds: frozenset[ValueName],
         params: frozenset[ParamName],
+        nudges: frozenset[ValueName],
         outputs: tuple[ValueName, ...],
-    ) -> _Plan:
-        plan = self._plans.get((feeds, params, outputs))
+    ) -> Plan:
+        plan = self._plans.get((feeds, params, nudges, outputs))
         if plan is None:
             stale = {value for name in params for value in self._from_leaf.get(name, ())}
             fixed = self._fixed.keys() - stale
             nodes = self.graph.between(feeds | fixed, outputs)
             known = (self._constants.keys() | fixed) - feeds
-            last: dict[ValueName, NodeName] = {}
-            for node in nodes:
-                last.update(dict.fromkeys([*node.reads, *node.outputs], node.name))
-            dying: dict[NodeName, list[ValueName]] = {}
-            for value, name in last.items():
-                if value not in outputs and value not in known:
-                    dying.setdefault(name, []).append(value)
-            dead = tuple(tuple(v for v in dying.get(node.name, ()) if v) for node in nodes)
-            plan = _Plan(nodes, dead, tuple(known & {*last, *outputs}))
-            self._plans[feeds, params, outputs] = plan
+            constant = known - params
+            fused = fuse(
+                nodes, nudges.union(outputs), lambda v: self._known(v) if v in constant else None
+            )
+            plan = make_plan(nodes, outputs, known, fused)
+            self._plans[feeds, params, nudges, outputs] = plan
         return plan
 
     def _known(self, name: ValueName) -> torch.Tensor:
@@ -206,6 +188,21 @@ class GraphModule:
         if name not in self.graph.quantised:
             return widen_half(value)
         return whole_numbers(value, getattr(torch, self.graph.constants[name].dtype.name))
+
+    def _run_step(self, step: Step, table: dict[ValueName, torch.Tensor], nudges: Values) -> None:
+        """Compute a step into `table`; nothing outside it holds a result when this returns."""
+        joined = None if step.fused is None else _run_fused(step.fused, table)
+        if joined is not None:
+            value = step.nodes[-1].outputs[0]
+            table[value] = joined + nudges[value] if value in nudges else joined
+            for value in step.finished:
+                del table[value]
+            return
+        for node, finished in zip(step.nodes, step.dead, strict=True):
+            for value, result in zip(node.outputs, self._run_node(node, table), strict=False):
+                table[value] = result + nudges[value] if value in nudges else result
+            for value in finished:
+                del table[value]
 
     def _run_node(self, node: Node, table: Values) -> tuple[torch.Tensor, ...]:
         try:
@@ -243,6 +240,13 @@ class GraphModule:
                 results = dict(zip(node.outputs, self._run_node(node, table), strict=False))
                 table.update(results)
                 self._fixed.update(results)
+
+
+def _run_fused(fused: Fused, table: Values) -> torch.Tensor | None:
+    try:
+        return fused.function(*[table[value] for value in fused.inputs])
+    except (TypeError, RuntimeError, ValueError, IndexError):
+        return None  # computed node by node it works, or is refused by name
 
 
 def _bind_operator(node: Node, operator: Operator) -> _Compute:
