@@ -27,8 +27,26 @@ from lancet_onnx.runtime.executor import GraphModule
 
 SHARE_RIGHT = 0.97
 
-EXCLUDED: dict[str, str] = {}
-"""Operators that are not computed by intention, and why."""
+EXCLUDED = {
+    "test_adagrad": "trains a model; classifiers do not",
+    "test_adam": "trains a model; classifiers do not",
+    "test_momentum": "trains a model; classifiers do not",
+    "test_nesterov_momentum": "trains a model; classifiers do not",
+    "test_training_dropout": "draws random numbers; a deployed classifier does not",
+    "test_bernoulli": "draws random numbers; a deployed classifier does not",
+    "test_image_decoder": "decodes image files, no operator on tensors",
+    "test_ai_onnx_ml_tree_ensemble": "trees have no weights that a gradient reaches",
+    "test_optional_": "optional values; no classifier that was seen has them",
+    "test_flexattention_causal_mask": "a graph inside an attention operator in preview",
+    "test_flexattention_prob_mod": "a graph inside an attention operator in preview",
+    "test_flexattention_relative_positional": "a graph inside an attention operator in preview",
+    "test_flexattention_score_mod": "a graph inside an attention operator in preview",
+    "test_flexattention_soft_cap": "a graph inside an attention operator in preview",
+    "test_maxunpool_export_with_output_shape": "onnx and onnxruntime disagree on the result",
+    "test_resize_downsample_scales_cubic_align_corners": "onnx and onnxruntime disagree",
+    "test_resize_downsample_scales_linear_align_corners": "onnx and onnxruntime disagree",
+}
+"""Beginnings of the names of cases that are refused, and why; all else must be right."""
 
 
 @dataclass
@@ -63,6 +81,11 @@ def difference(got: np.ndarray, wanted: np.ndarray, rtol: float, atol: float) ->
         return f"shape {got.shape}, not {wanted.shape}"
     if got.dtype == np.float16:
         rtol, atol = max(rtol, 2e-3), max(atol, 1e-3)
+    if got.dtype == np.float32 and got.size:
+        # The expected values are float32 as well: their own rounding, one part in 2**23 of the
+        # largest, is what atol cannot be under (the inverse DFT's zeros are 2e-7 in them).
+        largest = float(np.abs(wanted[np.isfinite(wanted)]).max(initial=0))
+        atol = max(atol, float(np.finfo(np.float32).eps) * largest)
     if not np.allclose(got, wanted, rtol=rtol, atol=atol, equal_nan=True):
         return "values differ"
     return ""
@@ -138,6 +161,11 @@ def test_node_suite_is_right_or_refused() -> None:
     result = tally()
     assert result.wrong == {}
     assert result.share >= SHARE_RIGHT
+    names = {name: [e for e in EXCLUDED if name.startswith(e)] for name in result.refused}
+    assert [name for name, found in names.items() if not found] == [], "refused without a reason"
+    used = {entry for found in names.values() for entry in found}
+    assert EXCLUDED.keys() == used, "reasons that no longer hold"
+    assert [name for name in result.right if name.startswith(tuple(EXCLUDED))] == []
 
 
 def main() -> None:
