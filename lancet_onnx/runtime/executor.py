@@ -108,7 +108,7 @@ class GraphModule:
         for value in nudges.keys() & feeds.keys():
             table[value] = table[value] + nudges[value]
         for step in plan.steps:
-            self._run_step(step, table, nudges)
+            self._run_step(step, table, nudges, feeds)
         return {value: table[value] for value in outputs}
 
     def nodes_between(self, feeds: Iterable[ValueName], output: ValueName) -> tuple[Node, ...]:
@@ -189,7 +189,9 @@ class GraphModule:
             return widen_half(value)
         return whole_numbers(value, getattr(torch, self.graph.constants[name].dtype.name))
 
-    def _run_step(self, step: Step, table: dict[ValueName, torch.Tensor], nudges: Values) -> None:
+    def _run_step(
+        self, step: Step, table: dict[ValueName, torch.Tensor], nudges: Values, feeds: Values
+    ) -> None:
         """Compute a step into `table`; nothing outside it holds a result when this returns."""
         joined = None if step.fused is None else _run_fused(step.fused, table)
         if joined is not None:
@@ -200,7 +202,8 @@ class GraphModule:
             return
         for node, finished in zip(step.nodes, step.dead, strict=True):
             for value, result in zip(node.outputs, self._run_node(node, table), strict=False):
-                table[value] = result + nudges[value] if value in nudges else result
+                if value not in feeds:  # of a node that is run for another of its outputs
+                    table[value] = result + nudges[value] if value in nudges else result
             for value in finished:
                 del table[value]
 

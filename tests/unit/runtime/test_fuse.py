@@ -275,6 +275,13 @@ def test_a_fed_value_inside_counts(tmp_path: Path):
     close(module.run({"x": image(), "s": gate}, ["y"])["y"], 3 * image())
 
 
+def test_a_fed_value_counts_though_its_node_runs_for_another(tmp_path: Path):
+    split = helper.make_node("Split", ["x"], ["a", "b"], "split", axis=2)
+    module = module_of(tmp_path, ([split, *chain(("Add", "a", "b", "y"))], {"unused": doubles(2)}))
+    fed = torch.full((2, 3, 2, 6), 3.0, dtype=torch.float64)
+    close(module.run({"x": image(), "b": fed}, ["y"])["y"], image()[:, :, :2] + 3)
+
+
 UNLIKE: dict[str, Case] = {
     "another constant": (GELU[0], {**GELU[1], "half": number(0.51)}),
     "another gate": (chain(("Sigmoid", "z", "s"), ("Mul", "x", "s", "y")), {"z": doubles(4, 6)}),
