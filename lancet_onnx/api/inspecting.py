@@ -17,6 +17,7 @@ from lancet_onnx.model.logic import logic_on_input
 from lancet_onnx.model.probe import SPEC, probe_model
 from lancet_onnx.report import Report
 from lancet_onnx.runtime.binding import Refusal, refusals
+from lancet_onnx.runtime.bundle import bundled
 from lancet_onnx.runtime.classifier import Classifier, classifier_input, needed
 from lancet_onnx.runtime.layers import find_layers, unedited
 from lancet_onnx.runtime.ort import OrtModel, distributions, environment, providers
@@ -41,7 +42,7 @@ def inspect(path: Path, output: str | None = None) -> Report:
     try:
         missing = refusals(needed(graph, output))
         if missing:
-            classifier_input(graph)
+            classifier_input(bundled(graph)[0])
         else:
             seen = _look(graph, output)
     except LancetError as error:

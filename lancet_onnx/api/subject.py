@@ -15,7 +15,7 @@ from lancet_onnx.api.options import DataOptions, TriggerOptions
 from lancet_onnx.errors import DataError, ModelError, UnsupportedError
 from lancet_onnx.model import OnnxModel, load
 from lancet_onnx.model.logic import logic_on_input
-from lancet_onnx.runtime.classifier import Classifier, compute_device
+from lancet_onnx.runtime.classifier import Classifier, Signature, compute_device
 from lancet_onnx.runtime.ort import Device, OrtModel, environment
 from lancet_onnx.runtime.parity import Parity, compare
 from lancet_onnx.samples import PRESETS, Preprocess, Samples, read_samples
@@ -62,13 +62,11 @@ class Subject:
             # the operator that branches is not computed.
             logic = "".join(f". {branch} {LOGIC}" for branch in logic_on_input(model.graph)[:1])
             raise type(error)(f"{path}: {error}{logic}") from error
-        signature = classifier.signature
-        return cls(model, classifier, OrtModel(path, signature.input, device, signature.head))
+        return cls(model, classifier, _in_onnxruntime(path, classifier.signature, device))
 
     def patched(self, path: Path, device: Device) -> OrtModel:
         """Return another file of the same form, such as the repaired model, in onnxruntime."""
-        signature = self.classifier.signature
-        return OrtModel(path, signature.input, device, signature.head)
+        return _in_onnxruntime(path, self.classifier.signature, device)
 
     def environment(self, seed: int) -> dict[str, object]:
         """Return device, provider, versions and seed for a report."""
@@ -88,6 +86,10 @@ class Subject:
                 "lancet-onnx, please report it with the model. Nothing was concluded"
             )
         return found
+
+
+def _in_onnxruntime(path: Path, signature: Signature, device: Device) -> OrtModel:
+    return OrtModel(path, signature.input, device, signature.head, signature.parts)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -163,7 +165,8 @@ def prepare(subject: Subject, options: DataOptions) -> Prepared:
     spec = subject.classifier.signature.input
     raw = options.preprocess == "none"
     if raw:
-        samples = read_samples(options.path, (0, 0, 0), raw=True)
+        names = tuple(part.name for part in subject.classifier.signature.parts)
+        samples = read_samples(options.path, (0, 0, 0), raw=True, names=names)
         wanted = tuple(d for d in (spec.shape or ())[1:])
         found = samples.images.shape[1:]
         if len(found) != len(wanted) or any(

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from lancet_onnx.errors import ModelError, UnsupportedError
 from lancet_onnx.model import Graph, Node
 from lancet_onnx.runtime.batching import Batching
+from lancet_onnx.runtime.bundle import bundled
 from lancet_onnx.runtime.executor import GraphModule, Params, Values
 from lancet_onnx.runtime.head import Head, find_head, with_rows
 from lancet_onnx.runtime.unfuse import unfused
@@ -45,6 +46,7 @@ class Signature:
         logits: one row an image; gradients start there, before a final Softmax and the like.
         classes: number of classes, 2 or more.
         head: how the file itself gives its answer.
+        parts: the file's own inputs, where `input` stands for several stacked along axis 1.
     """
 
     input: TensorSpec
@@ -52,6 +54,7 @@ class Signature:
     logits: ValueName
     classes: int
     head: Head
+    parts: tuple[TensorSpec, ...] = ()
 
 
 class Classifier:
@@ -76,9 +79,10 @@ class Classifier:
             ModelError: not a classifier with one input and a row of scores an image.
             UnsupportedError: an operator that is not computed.
         """
-        spec = classifier_input(graph)
         head = find_head(graph, output)
-        graph = unfused(needed(graph, output))
+        graph, parts = bundled(needed(graph, output))
+        spec = classifier_input(graph)
+        graph = unfused(graph)
         where = device or torch.device("cpu")
         self.module = GraphModule(graph, where)
         self.forwards = 0.0
@@ -102,7 +106,7 @@ class Classifier:
         classes = int(table[logits].shape[1])
         alone = any(node.op_type in _MIXING for node in nodes.values())
         head = replace(head, classes=classes, alone=alone)
-        self.signature = Signature(spec, fixed, logits, classes, head)
+        self.signature = Signature(spec, fixed, logits, classes, head, parts)
         self.recompute = frozenset(v for v, t in table.items() if not t.is_floating_point())
         self.recompute -= {spec.name}
         self.shapes: Mapping[ValueName, tuple[int, ...]] = {

@@ -22,6 +22,7 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 
 from lancet_onnx.errors import DataError, DeviceError, ModelError
+from lancet_onnx.runtime.bundle import taken_apart
 from lancet_onnx.runtime.head import Head, plain_head
 from lancet_onnx.types import TensorSpec, ValueName
 
@@ -58,10 +59,12 @@ class OrtModel:
         spec: TensorSpec,
         device: Device = "auto",
         head: Head | None = None,
+        parts: tuple[TensorSpec, ...] = (),
     ) -> None:
         """Open the model; with ``cuda`` every weight-carrying node must be placed there.
 
-        Without `head` the first output holds the scores.
+        Without `head` the first output holds the scores. `parts` are the file's own inputs where
+        `spec` stands for several (see `bundle`).
 
         Raises:
             ModelError: onnxruntime refuses the model.
@@ -69,6 +72,7 @@ class OrtModel:
         """
         self._spec = spec
         self._head = head
+        self._parts = parts
         target = str(source) if isinstance(source, Path) else source
         wanted = _providers(device)
         self._session = _open(target, wanted)
@@ -91,10 +95,9 @@ class OrtModel:
         batch = self._spec.shape[0] if self._spec.shape else None
         fixed = batch if isinstance(batch, int) and batch > 0 else None
         size = fixed or (1 if self._head is not None and self._head.alone else BATCH)
-        typed = inputs.astype(self._spec.dtype, copy=False)
         rows = []
-        for start in range(0, len(typed), size):
-            part = typed[start : start + size]
+        for start in range(0, len(inputs), size):
+            part: NDArray[np.generic] = inputs[start : start + size]
             missing = (fixed or len(part)) - len(part)
             if missing:
                 part = np.concatenate([part, np.repeat(part[-1:], missing, axis=0)])
@@ -118,7 +121,8 @@ class OrtModel:
         name = head.output
         try:
             with _silent_stdout():
-                result = self._session.run([name], {self._spec.name: part})[0]
+                feeds = taken_apart(part, self._spec, self._parts)
+                result = self._session.run([name], feeds)[0]
         except Exception as error:
             if "INVALID_ARGUMENT" in str(error) or "Got invalid dimensions" in str(error):
                 raise DataError(

@@ -38,12 +38,18 @@ MAX_PIXELS = 64_000_000
 
 
 def read_samples(
-    path: Path, shape: tuple[int, ...], *, raw: bool = False, crop: bool = False
+    path: Path,
+    shape: tuple[int, ...],
+    *,
+    raw: bool = False,
+    crop: bool = False,
+    names: tuple[str, ...] = (),
 ) -> Samples:
     """Read images of `shape` (H, W, C); pictures of another size are fitted to it.
 
     Fitting squashes, or with `crop` scales the shorter side and takes the middle. With `raw` an
-    npz holds float32 inputs in the model's own form, which are not touched.
+    npz holds float32 inputs in the model's own form, which are not touched; if it has no x but
+    arrays of all of `names` (the model's several inputs), these are stacked along axis 1.
 
     Raises:
         DataError: nothing there, unreadable files, wrong sizes or labels.
@@ -54,7 +60,7 @@ def read_samples(
             "folder of pictures, an .npz with x and y, or a CSV of path,label"
         )
     if raw:
-        return _npz(path, shape, raw=True)
+        return _npz(path, shape, raw=True, names=names)
     height, width, channels = shape
 
     def read(picture_path: Path) -> NDArray[np.uint8]:
@@ -180,20 +186,27 @@ def _thinned(samples: Samples, limit: int) -> Samples:
     return replace(samples.take(index), left_out=left_out) if left_out else samples
 
 
-def _npz(path: Path, shape: tuple[int, ...], *, raw: bool) -> Samples:
+def _npz(path: Path, shape: tuple[int, ...], *, raw: bool, names: tuple[str, ...] = ()) -> Samples:
     if not zipfile.is_zipfile(path):
         raise DataError(
             f"{path}: not an .npz, or a truncated one; expected a file that numpy.savez wrote"
         )
     try:
         with path.open("rb") as stream, np.load(stream, allow_pickle=False) as archive:
-            arrays = {key: archive[key] for key in ("x", "y") if key in archive.files}
-            names = archive.files
+            held = archive.files
+            arrays = {key: archive[key] for key in ("x", "y", *names) if key in held}
     except NPZ_ERRORS as error:
         raise DataError(f"{path}: not an .npz that can be read ({error})") from error
+    if names and all(name in arrays for name in names):
+        if len({arrays[name].shape for name in names}) > 1:
+            raise DataError(f"{path}: {', '.join(names)} differ in shape; they go in together")
+        arrays["x"] = np.stack([arrays[name] for name in names], axis=1)
     if "x" not in arrays:
-        held = ", ".join(names) or "nothing"
-        raise DataError(f"{path}: holds {held}; expected x, and y if known")
+        listed, wanted = ", ".join(held) or "nothing", ", ".join(names)
+        raise DataError(
+            f"{path}: holds {listed}; expected x, and y if known"
+            + (f" (or, for this model, {wanted})" if names else "")
+        )
     x = arrays["x"]
     if raw:
         if x.dtype.kind not in "fi" or x.ndim < 2:

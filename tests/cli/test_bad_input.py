@@ -70,7 +70,7 @@ def nothing(_: Path) -> None:
 
 
 REFUSALS = {
-    "two_inputs": ["'input', 'second'", "exactly one"],
+    "two_inputs": ["'input' float32", "'second' float32", "several of one shape"],
     "no_float_weight": ["no weights"],
     "unknown_operator": ["'frobnicate'", "Frobnicate"],
     "custom_domain": ["'sharpen'", "'com.example'", "standard operators"],

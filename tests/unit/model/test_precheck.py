@@ -30,7 +30,7 @@ AT_LOAD = {
 }
 AT_CLASSIFIER = {
     "no_float_weight": "no weights",
-    "two_inputs": "2 inputs \\('input', 'second'\\)",
+    "two_inputs": "2 inputs \\('input' .*'second' .*expected one, or several of one shape",
     "unknown_operator": r"'frobnicate' \(ai\.onnx\.Frobnicate-0\)",
 }
 LATER = {"if_on_input", "nan_output", "nan_weight", "regression", "where_on_input"}

@@ -371,7 +371,7 @@ def test_two_inputs_and_none_are_refused(tmp_path: Path):
     two = model_bytes(
         [node], [tensor("w", W)], [info("x", ["N", 3]), info("z", [1])], [info("y", ["N", 4])]
     )
-    with pytest.raises(ModelError, match=r"2 inputs \('x', 'z'\)"):
+    with pytest.raises(ModelError, match=r"2 inputs \('x' .* 'z' .* several of one shape"):
         classifier_of(tmp_path, two)
     none = model_bytes(
         [helper.make_node("Relu", ["w"], ["y"])], [tensor("w", W)], [], [info("y", [3, 4])]
