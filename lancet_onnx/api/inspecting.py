@@ -18,10 +18,11 @@ from lancet_onnx.model.probe import SPEC, probe_model
 from lancet_onnx.report import Report
 from lancet_onnx.runtime.binding import Refusal, refusals
 from lancet_onnx.runtime.bundle import bundled
-from lancet_onnx.runtime.classifier import Classifier, classifier_input, needed
+from lancet_onnx.runtime.classifier import Classifier
 from lancet_onnx.runtime.layers import find_layers, unedited
 from lancet_onnx.runtime.ort import OrtModel, distributions, environment, providers
 from lancet_onnx.runtime.reach import unreached
+from lancet_onnx.runtime.signature import classifier_input, needed
 from lancet_onnx.types import TensorSpec
 from lancet_onnx.verify.preprocessing import recorded
 

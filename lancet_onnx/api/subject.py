@@ -15,9 +15,10 @@ from lancet_onnx.api.options import DataOptions, TriggerOptions
 from lancet_onnx.errors import DataError, ModelError, UnsupportedError
 from lancet_onnx.model import OnnxModel, load
 from lancet_onnx.model.logic import logic_on_input
-from lancet_onnx.runtime.classifier import Classifier, Signature, compute_device
+from lancet_onnx.runtime.classifier import Classifier, compute_device
 from lancet_onnx.runtime.ort import Device, OrtModel, environment
 from lancet_onnx.runtime.parity import Parity, compare
+from lancet_onnx.runtime.signature import Signature
 from lancet_onnx.samples import PRESETS, Preprocess, Samples, read_samples
 from lancet_onnx.samples.core import Floats
 from lancet_onnx.samples.preprocess import named

@@ -9,7 +9,7 @@ sees each stored tensor once, as a leaf with a name. Where a leaf's bytes lie is
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -20,11 +20,19 @@ from lancet_onnx.errors import ModelError, UnsupportedError
 from lancet_onnx.model.graph import Array, Attribute, Graph, Node
 from lancet_onnx.model.order import in_order
 from lancet_onnx.model.precheck import MAX_NODES, External, external_file
+from lancet_onnx.model.scope import (
+    Collected,
+    FieldPath,
+    Scope,
+    Stored,
+    bound,
+    lift,
+    made_name,
+    read_name,
+    title_of,
+)
 from lancet_onnx.model.values import constant_value, dense, to_array, to_attribute
 from lancet_onnx.types import Dimension, NodeName, TensorSpec, ValueName
-
-FieldPath = tuple[tuple[int, int], ...]
-"""Steps from the file's first message to an inner one: field number, and which occurrence of it."""
 
 _MODEL_GRAPH, _MODEL_FUNCTIONS = 7, 25
 _GRAPH_NODE, _GRAPH_INITIALIZER, _GRAPH_SPARSE = 1, 5, 15
@@ -33,61 +41,6 @@ _NODE_ATTRIBUTE = 5
 _ATTRIBUTE_TENSOR, _ATTRIBUTE_GRAPH, _ATTRIBUTE_SPARSE = 5, 6, 22
 _SPARSE_VALUES = 1
 _DEEPEST = 16
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Stored:
-    """Where the file keeps a constant.
-
-    Attributes:
-        path: to its tensor, or to the attribute that holds plain numbers.
-        external: its bytes outside the .onnx file, if they are there.
-        positions: of a sparse tensor, the flat positions of the values that are stored.
-    """
-
-    path: FieldPath
-    external: External | None = None
-    positions: Array | None = None
-
-
-@dataclass(slots=True)
-class _Collected:
-    """What is gathered over the whole file while its graphs are walked."""
-
-    path: Path
-    functions: Mapping[tuple[str, str], tuple[int, onnx.FunctionProto]]
-    opsets: Mapping[str, int]
-    constants: dict[ValueName, Array] = field(default_factory=dict)
-    stored: dict[ValueName, Stored] = field(default_factory=dict)
-    at: dict[FieldPath, ValueName] = field(default_factory=dict)
-    names: set[str] = field(default_factory=set)
-    taken: frozenset[str] = frozenset()
-    nodes: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class _Scope:
-    """What names mean at one place of the file.
-
-    Attributes:
-        at: path of the message that holds the nodes.
-        prefix: goes before the names of nodes and values of a function call.
-        owner: goes before the names of the function's own constants, which all calls share.
-        opsets: version per domain that counts here.
-        values: names that stand for something else than themselves.
-        given: attributes of the call, for those that the body refers to.
-        depth: how many calls and branches deep.
-        qualify: prefix for constants of a branch whose name is taken.
-    """
-
-    at: FieldPath
-    prefix: str
-    owner: str
-    opsets: Mapping[str, int]
-    values: dict[str, ValueName]
-    given: Mapping[str, tuple[onnx.AttributeProto, FieldPath]]
-    depth: int
-    qualify: str
 
 
 def freeze(proto: onnx.ModelProto, path: Path) -> tuple[Graph, Mapping[ValueName, Stored]]:
@@ -100,8 +53,8 @@ def freeze(proto: onnx.ModelProto, path: Path) -> tuple[Graph, Mapping[ValueName
     functions = {(_domain(f.domain), f.name): (n, f) for n, f in enumerate(proto.functions)}
     taken = {info.name for info in proto.graph.input} | {t.name for t in proto.graph.initializer}
     taken |= {output for node in proto.graph.node for output in node.output}
-    found = _Collected(path, functions, opsets, taken=frozenset(taken))
-    scope = _Scope(((_MODEL_GRAPH, 0),), "", "", opsets, {}, {}, 0, "")
+    found = Collected(path, functions, opsets, taken=frozenset(taken))
+    scope = Scope(((_MODEL_GRAPH, 0),), "", "", opsets, {}, {}, 0, "")
     graph = _graph(proto.graph, scope, found)
     metadata = {entry.key: entry.value for entry in proto.metadata_props}
     whole = replace(graph, constants=found.constants, metadata=metadata)
@@ -116,7 +69,7 @@ def schema_body(
     `defaults` are the operator's attributes where the node leaves them out.
     """
     path = Path(f"the definition of {node.op_type}")
-    found = _Collected(path, {}, _opsets(function.opset_import))
+    found = Collected(path, {}, _opsets(function.opset_import))
     told = {
         name: onnx.helper.make_attribute(name, to_attribute(value))
         for name, value in node.attributes.items()
@@ -133,7 +86,7 @@ def schema_body(
         for name, value in zip(function.input, node.inputs, strict=False)
         if not value
     }
-    scope = _Scope((), "", "", found.opsets, values, given, 0, "")
+    scope = Scope((), "", "", found.opsets, values, given, 0, "")
     nodes = tuple(_nodes(function.node, _FUNCTION_NODE, scope, found))
     graph = Graph(
         nodes,
@@ -157,7 +110,7 @@ def _opsets(imports: Iterable[onnx.OperatorSetIdProto]) -> dict[str, int]:
     return opsets
 
 
-def _graph(proto: onnx.GraphProto, scope: _Scope, found: _Collected) -> Graph:
+def _graph(proto: onnx.GraphProto, scope: Scope, found: Collected) -> Graph:
     """Freeze one graph; its constants go to `found`, its nodes stay in the file's order."""
     if scope.depth > _DEEPEST:
         raise ModelError(f"{found.path}: branches and calls nested more than {_DEEPEST} deep")
@@ -168,13 +121,13 @@ def _graph(proto: onnx.GraphProto, scope: _Scope, found: _Collected) -> Graph:
         owner = f"initializer '{tensor.name}'"
         array = to_array(tensor, owner, found.path)
         external = _external(tensor, owner, found.path)
-        _lift(tensor.name, array, Stored(place, external), scope, found)
+        lift(tensor.name, array, Stored(place, external), scope, found)
     for number, sparse in enumerate(proto.sparse_initializer):
         place = (*scope.at, (_GRAPH_SPARSE, number), (_SPARSE_VALUES, 0))
         own.add(sparse.values.name)
         array, positions = dense(sparse, found.path)
         external = _external(sparse.values, f"sparse '{sparse.values.name}'", found.path)
-        _lift(sparse.values.name, array, Stored(place, external, positions), scope, found)
+        lift(sparse.values.name, array, Stored(place, external, positions), scope, found)
     if scope.depth:
         formal = [info.name for info in proto.input]
         scope.values.update({name: ValueName(f"{scope.prefix}{name}") for name in formal})
@@ -192,7 +145,7 @@ def _graph(proto: onnx.GraphProto, scope: _Scope, found: _Collected) -> Graph:
 
 
 def _nodes(
-    protos: Sequence[onnx.NodeProto], number: int, scope: _Scope, found: _Collected
+    protos: Sequence[onnx.NodeProto], number: int, scope: Scope, found: Collected
 ) -> Iterator[Node]:
     """Yield the nodes of one body, with function calls replaced by what they compute."""
     for position, node in enumerate(protos):
@@ -207,7 +160,7 @@ def _nodes(
         if node.op_type == "Constant" and not domain:
             yield from _constant(node, place, scope, found)
             continue
-        title = _title(node, position, scope, found)
+        title = title_of(node, position, scope, found)
         called = found.functions.get((domain, node.op_type))
         if called is not None:
             yield from _call(node, place, title, *called, scope, found)
@@ -216,7 +169,7 @@ def _nodes(
         graphs: dict[str, Graph] = {}
         unreadable = ""
         for index, entry in enumerate(node.attribute):
-            attribute, where = _bound(entry, (*place, (_NODE_ATTRIBUTE, index)), scope)
+            attribute, where = bound(entry, (*place, (_NODE_ATTRIBUTE, index)), scope)
             if attribute is None:
                 continue  # refers to an attribute that the call leaves out
             if attribute.type == onnx.AttributeProto.GRAPH:
@@ -238,8 +191,8 @@ def _nodes(
             node.op_type,
             domain,
             _since_version(node.op_type, domain, scope.opsets),
-            tuple(_value(name, scope) for name in node.input),
-            tuple(_defined(name, scope) for name in node.output),
+            tuple(read_name(name, scope) for name in node.input),
+            tuple(made_name(name, scope) for name in node.output),
             attributes,
             graphs,
             unreadable,
@@ -252,8 +205,8 @@ def _call(
     title: str,
     number: int,
     function: onnx.FunctionProto,
-    scope: _Scope,
-    found: _Collected,
+    scope: Scope,
+    found: Collected,
 ) -> Iterator[Node]:
     """Yield the body of one of the model's own functions, its values renamed for this call."""
     if scope.depth >= _DEEPEST:
@@ -266,20 +219,20 @@ def _call(
         a.name: (a, (body, (_FUNCTION_DEFAULT, k))) for k, a in enumerate(function.attribute_proto)
     }
     for index, entry in enumerate(node.attribute):
-        bound, where = _bound(entry, (*place, (_NODE_ATTRIBUTE, index)), scope)
-        if bound is not None:
-            given[entry.name] = (bound, where)
+        told, where = bound(entry, (*place, (_NODE_ATTRIBUTE, index)), scope)
+        if told is not None:
+            given[entry.name] = (told, where)
     values = dict.fromkeys(function.input, ValueName(""))
     values |= {
-        formal: _value(actual, scope)
+        formal: read_name(actual, scope)
         for formal, actual in zip(function.input, node.input, strict=False)
     }
     values |= {
-        formal: _defined(actual, scope)
+        formal: made_name(actual, scope)
         for formal, actual in zip(function.output, node.output, strict=False)
         if actual
     }
-    inner = _Scope(
+    inner = Scope(
         (body,),
         f"{title}/",
         f"{function.name}/",
@@ -299,17 +252,17 @@ def _call(
 
 
 def _constant(
-    node: onnx.NodeProto, place: FieldPath, scope: _Scope, found: _Collected
+    node: onnx.NodeProto, place: FieldPath, scope: Scope, found: Collected
 ) -> Iterator[Node]:
     """Lift the value of a Constant node; one in a function is shared by all of its calls.
 
     Yields a node only where a function gives the constant back under the caller's name.
     """
-    bound = [
-        _bound(entry, (*place, (_NODE_ATTRIBUTE, index)), scope)
+    given = [
+        bound(entry, (*place, (_NODE_ATTRIBUTE, index)), scope)
         for index, entry in enumerate(node.attribute)
     ]
-    present = [(attribute, where) for attribute, where in bound if attribute]
+    present = [(attribute, where) for attribute, where in given if attribute]
     if len(present) != 1 or len(node.output) != 1:
         raise ModelError(
             f"{found.path}: the Constant node '{node.name}' must have exactly one value and one "
@@ -335,7 +288,7 @@ def _constant(
         value = _attribute(attribute, node, found.path)
         array = constant_value(attribute.name, value, node.name or name, found.path)
     external = _external(tensor, owner, found.path) if tensor is not None else None
-    _lift(name, array, Stored(where, external, positions), scope, found)
+    lift(name, array, Stored(where, external, positions), scope, found)
     if asked is not None and scope.prefix:
         yield Node(NodeName(asked), "Identity", "", 1, (scope.values[name],), (asked,), {})
 
@@ -344,49 +297,6 @@ def _external(tensor: onnx.TensorProto, owner: str, path: Path) -> External | No
     if tensor.data_location != onnx.TensorProto.EXTERNAL:
         return None
     return external_file(tensor, owner, path)
-
-
-def _lift(name: str, array: Array, stored: Stored, scope: _Scope, found: _Collected) -> None:
-    """Give a constant a name of its own in the whole file, and make the scope know it.
-
-    One place in the file is one leaf, however often a function is called.
-    """
-    known = found.at.get(stored.path)
-    if known is None:
-        of_body = stored.path[: len(scope.at)] == scope.at
-        known = ValueName(f"{scope.owner if of_body else scope.prefix}{name}")
-        if scope.depth and (known in found.taken or known in found.constants):
-            known = ValueName(f"{scope.qualify}{known}")
-        if known in found.constants:
-            raise ModelError(f"{found.path}: two constants have the name '{known}'; refused")
-        found.constants[known] = array
-        found.stored[known] = stored
-        found.at[stored.path] = known
-    if scope.depth:
-        scope.values[name] = known
-
-
-def _title(node: onnx.NodeProto, position: int, scope: _Scope, found: _Collected) -> str:
-    title = f"{scope.prefix}{node.name or f'{node.op_type}_{position}'}"
-    while title in found.names:
-        title = f"{title}_{position}"
-    found.names.add(title)
-    return title
-
-
-def _bound(
-    entry: onnx.AttributeProto, where: FieldPath, scope: _Scope
-) -> tuple[onnx.AttributeProto | None, FieldPath]:
-    """Return the attribute that `entry` is or refers to, and where it is stored."""
-    if not entry.ref_attr_name:
-        return entry, where
-    given = scope.given.get(entry.ref_attr_name)
-    if given is None:
-        return None, ()
-    attribute = onnx.AttributeProto()
-    attribute.CopyFrom(given[0])
-    attribute.name = entry.name
-    return attribute, given[1]
 
 
 def _attribute(attribute: onnx.AttributeProto, node: onnx.NodeProto, path: Path) -> Attribute:
@@ -408,21 +318,6 @@ def _attribute(attribute: onnx.AttributeProto, node: onnx.NodeProto, path: Path)
     )
 
 
-def _value(name: str, scope: _Scope) -> ValueName:
-    """Return what a name that is read stands for."""
-    known = scope.values.get(name)
-    if known is not None or not name:
-        return known or ValueName("")
-    return ValueName(f"{scope.prefix}{name}")
-
-
-def _defined(name: str, scope: _Scope) -> ValueName:
-    """Return the name for a value that is computed here."""
-    if name and name not in scope.values and scope.prefix:
-        scope.values[name] = ValueName(f"{scope.prefix}{name}")
-    return _value(name, scope)
-
-
 def _since_version(op_type: str, domain: str, opsets: Mapping[str, int]) -> int:
     version = opsets.get(domain)
     if domain == "com.microsoft":
@@ -435,9 +330,9 @@ def _since_version(op_type: str, domain: str, opsets: Mapping[str, int]) -> int:
         return 0
 
 
-def _spec(info: onnx.ValueInfoProto, scope: _Scope) -> TensorSpec:
+def _spec(info: onnx.ValueInfoProto, scope: Scope) -> TensorSpec:
     tensor = info.type.tensor_type
-    name = _value(info.name, scope)
+    name = read_name(info.name, scope)
     try:
         dtype = np.dtype(onnx.helper.tensor_dtype_to_np_dtype(tensor.elem_type)).name
     except (KeyError, ValueError):

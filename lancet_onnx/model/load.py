@@ -18,9 +18,10 @@ from google.protobuf.message import DecodeError
 
 from lancet_onnx.errors import ModelError
 from lancet_onnx.model.files import files_digest
-from lancet_onnx.model.freeze import Stored, freeze
+from lancet_onnx.model.freeze import freeze
 from lancet_onnx.model.graph import Graph, is_float
 from lancet_onnx.model.precheck import MAX_FILE_BYTES, External, precheck
+from lancet_onnx.model.scope import Stored
 from lancet_onnx.types import Digest, ValueName
 
 

@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lancet_onnx.errors import ModelError, UnsupportedError
-from lancet_onnx.model.freeze import FieldPath
+from lancet_onnx.model.scope import FieldPath
 
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 _WIDTH = {_FIXED32: 4, _FIXED64: 8}

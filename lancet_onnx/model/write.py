@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 
 from lancet_onnx.errors import PatchError, UnsupportedError
 from lancet_onnx.model.files import ModelFiles
-from lancet_onnx.model.freeze import Stored
 from lancet_onnx.model.load import OnnxModel
+from lancet_onnx.model.scope import Stored
 from lancet_onnx.model.wire import Edit, Run, Span, locate, metadata_entry, splice, varint
 from lancet_onnx.patch import Patch, TensorDelta, bit_type
 from lancet_onnx.types import Digest, ParamName

@@ -15,7 +15,6 @@ from lancet_onnx.ops import Operator, lookup
 from lancet_onnx.runtime.control import KNOWN
 from lancet_onnx.runtime.tensors import computable
 
-
 _UNMARKED = ("LayerNormalization", "SimplifiedLayerNormalization")
 """Operators of onnxruntime's own that its optimiser saves under the default domain."""
 

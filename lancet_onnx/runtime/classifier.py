@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -16,16 +16,19 @@ from lancet_onnx.model import Graph, Node
 from lancet_onnx.runtime.batching import Batching
 from lancet_onnx.runtime.bundle import bundled
 from lancet_onnx.runtime.executor import GraphModule, Params, Values
-from lancet_onnx.runtime.head import Head, find_head, with_rows
+from lancet_onnx.runtime.head import find_head, with_rows
+from lancet_onnx.runtime.signature import (
+    Signature,
+    blank_inputs,
+    classifier_input,
+    needed,
+    torch_dtype,
+)
 from lancet_onnx.runtime.unfuse import unfused
-from lancet_onnx.types import TensorSpec, ValueName
+from lancet_onnx.types import ValueName
 
 Loss = Callable[[torch.Tensor], torch.Tensor]
 
-LARGEST_INPUT = 1 << 26
-"""Numbers in one probe batch; a hostile shape would otherwise take all memory."""
-
-_INPUTS = ("float32", "float16", "float64", "uint8", "int32", "int64")
 LINEAR = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 """Operators whose second input is a weight."""
 
@@ -34,27 +37,6 @@ _MIXING = ("DynamicQuantizeLinear", "DynamicQuantizeLSTM")
 
 CHUNK = 128
 """Images that run at once; bounds memory to that many images' activations."""
-
-
-@dataclass(frozen=True, slots=True)
-class Signature:
-    """What a classifier takes and gives.
-
-    Attributes:
-        input: the one image-like input.
-        batch: the batch size that the file fixes, or None when it is free.
-        logits: one row an image; gradients start there, before a final Softmax and the like.
-        classes: number of classes, 2 or more.
-        head: how the file itself gives its answer.
-        parts: the file's own inputs, where `input` stands for several stacked along axis 1.
-    """
-
-    input: TensorSpec
-    batch: int | None
-    logits: ValueName
-    classes: int
-    head: Head
-    parts: tuple[TensorSpec, ...] = ()
 
 
 class Classifier:
@@ -89,7 +71,7 @@ class Classifier:
         batch = spec.shape[0] if spec.shape else None
         fixed = batch if isinstance(batch, int) and batch > 0 else None
         probe = fixed or 2
-        blank = _blank(spec, probe, where)
+        blank = blank_inputs(spec, probe, where)
         found = self.module.run({spec.name: blank}, [head.logits])[head.logits].shape
         if not found or found[0] != probe:
             raise ModelError(
@@ -124,12 +106,12 @@ class Classifier:
 
     def blank(self) -> torch.Tensor:
         """Return inputs of zeros, two or as many as the file's batch size."""
-        return _blank(self.signature.input, self.signature.batch or 2, self.module.device)
+        return blank_inputs(self.signature.input, self.signature.batch or 2, self.module.device)
 
     def tensor(self, inputs: NDArray[np.generic]) -> torch.Tensor:
         """Return model inputs (as `Samples` prepares them) as a tensor on the device."""
         return torch.from_numpy(np.ascontiguousarray(inputs)).to(
-            self.module.device, _dtype(self.signature.input.dtype)
+            self.module.device, torch_dtype(self.signature.input)
         )
 
     def run(
@@ -303,54 +285,3 @@ def compute_device(wanted: str) -> torch.device:
     torch.backends.cuda.matmul.allow_tf32 = False
     torch.backends.cudnn.allow_tf32 = False
     return torch.device("cuda")
-
-
-def needed(graph: Graph, output: str | None = None) -> Graph:
-    """Return the part of the graph that the classifier's answer needs.
-
-    Raises:
-        ModelError: no output holds an answer.
-    """
-    head = find_head(graph, output)
-    return graph.leading_to([head.scores, head.logits])
-
-
-def classifier_input(graph: Graph) -> TensorSpec:
-    """Return the model's one real input.
-
-    Raises:
-        ModelError: none, several, or one that is no batch of numbers.
-    """
-    if len(graph.inputs) != 1:
-        names = ", ".join(f"'{spec.name}'" for spec in graph.inputs) or "none"
-        raise ModelError(
-            f"the model has {len(graph.inputs)} inputs ({names}); expected a classifier with "
-            "exactly one, a batch of images"
-        )
-    spec = graph.inputs[0]
-    if spec.shape is None or len(spec.shape) < 2:
-        raise ModelError(
-            f"the input '{spec.name}' has the shape {spec.shape}; expected a batch of images, "
-            "such as (N, 3, 32, 32)"
-        )
-    if spec.dtype not in _INPUTS:
-        raise UnsupportedError(f"the input '{spec.name}' is of type {spec.dtype}; expected float32")
-    if not any(array.ndim > 1 for name, array in graph.constants.items() if name in graph.leaves):
-        raise ModelError("the model has no weights: nothing in it could be located or repaired")
-    return spec
-
-
-def _blank(spec: TensorSpec, count: int, device: torch.device) -> torch.Tensor:
-    shape = (count, *(d if isinstance(d, int) and d > 0 else 32 for d in (spec.shape or ())[1:]))
-    if math.prod(shape) > LARGEST_INPUT:
-        raise ModelError(
-            f"the input '{spec.name}' has the shape {spec.shape}: more than {LARGEST_INPUT} "
-            "numbers for one image are not handled"
-        )
-    return torch.zeros(shape, dtype=_dtype(spec.dtype), device=device)
-
-
-def _dtype(name: str) -> torch.dtype:
-    dtype = getattr(torch, name)
-    assert isinstance(dtype, torch.dtype)  # noqa: S101 - narrows for the type checker
-    return dtype
