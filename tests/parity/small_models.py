@@ -301,9 +301,20 @@ def build(
     dynamo: bool,
     opset: int,
     folding: bool = True,
+    free: bool = False,
     words: int = 0,
 ) -> Built:
-    """Export a module in evaluation mode; `words` makes the input that many kinds of integers."""
+    """Export a module in evaluation mode.
+
+    Args:
+        module: its weights are what the caller's seed makes them.
+        shape: of its input.
+        dynamo: which of the two exporters.
+        opset: what it writes.
+        folding: let the older exporter compute with constants.
+        free: let the older exporter leave the batch open.
+        words: make the input integers, of this many kinds.
+    """
     module.eval()
     generator = torch.Generator().manual_seed(1)
     for part in module.modules():
@@ -319,6 +330,7 @@ def build(
     rest = {"input_names": ["x"], "output_names": ["y"], "opset_version": opset, "verbose": False}
     if not dynamo:
         rest |= {"do_constant_folding": folding, "training": torch.onnx.TrainingMode.PRESERVE}
+        rest |= {"dynamic_axes": {"x": {0: "N"}}} if free else {}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         torch.onnx.export(module, (x,), stream, dynamo=dynamo, **rest)
@@ -387,6 +399,10 @@ EXPORTED: dict[str, Builder] = {
     "tied": exported(Tied, TOKENS, **OLD, opset=17, folding=False),
     "volume": exported(volume, (2, 3, 4, 4, 4), **OLD, opset=15),
     "fused_conv": lambda: optimised(exported(residual, **OLD, opset=17)(), "FusedConv"),
+    "fused_free": lambda: optimised(
+        exported(lambda: Vision(written_out=True), **OLD, opset=14, free=True)(),
+        *("BiasGelu", "FusedMatMul", "LayerNormalization"),
+    ),
     "fused_norms": lambda: optimised(
         exported(lambda: Vision(written_out=True), **OLD, opset=17)(),
         *("FusedMatMul", "Gelu", "SkipLayerNormalization"),

@@ -33,7 +33,6 @@ from lancet_onnx.runtime.executor import GraphModule
 
 MODELS = {**EXPORTED, **HANDMADE}
 
-
 IN_DOUBLE = {
     *("constant_nodes", "einsum", "float64", "functions", "if", "indexing", "loop", "mlp"),
     *("mlp_newer", "scan", "sklearn", "sparse_initializer", "tied", "token_norms"),
