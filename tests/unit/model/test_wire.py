@@ -22,7 +22,7 @@ from onnx import helper, numpy_helper
 from lancet_onnx.errors import ModelError, UnsupportedError
 from lancet_onnx.model import OnnxModel
 from lancet_onnx.model import wire as wire_module
-from lancet_onnx.model.freeze import FieldPath
+from lancet_onnx.model.scope import FieldPath
 from lancet_onnx.model.wire import Edit, Header, Run, Span, locate, metadata_entry, splice
 
 FIRST: FieldPath = ((7, 0), (5, 0))

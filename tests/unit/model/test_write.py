@@ -27,7 +27,7 @@ from onnx import helper, numpy_helper
 from lancet_onnx.errors import PatchError, UnsupportedError
 from lancet_onnx.model import OnnxModel, load
 from lancet_onnx.model.files import staged
-from lancet_onnx.model.freeze import Stored
+from lancet_onnx.model.scope import Stored
 from lancet_onnx.model.wire import metadata_entry
 from lancet_onnx.model.write import (
     METADATA_KEY,
