@@ -45,11 +45,11 @@ def build(
     most exports. After `stop_at` (time.monotonic) nothing new is started.
     """
     done = {"made": 0, "failed": 0, "there": 0, "left": 0}
-    entries = [(i, recipe) for i, recipe in enumerate(recipes)]
-    usable = {name: _importable(name) for _, r in entries for name in r.needs}
+    entries = list(recipes)
+    usable = {name: _importable(name) for recipe in entries for name in recipe.needs}
     if usable.get("onnxscript"):
         _warm()
-    for order, recipe in sorted(entries, key=lambda e: e[1].slow):
+    for recipe in sorted(entries, key=lambda entry: entry.slow):
         record_file = paths(cache, recipe.name)[2]
         there = record_file.exists() and not force
         if there and not (again and json.loads(record_file.read_text())["error"]):
@@ -60,7 +60,7 @@ def build(
         ):
             done["left"] += 1
             continue
-        record = _one(recipe, order, cache, seconds * (4 if recipe.slow else 1))
+        record = _one(recipe, cache, seconds * (4 if recipe.slow else 1))
         done["failed" if record.error else "made"] += 1
         outcome = record.error or f"{record.bytes / 1e6:8.1f} MB {record.note}"
         say(f"{time.strftime('%H:%M:%S')} {record.seconds:6.1f} s  {recipe.name}  {outcome}")
@@ -87,12 +87,12 @@ def _warm() -> None:
         )
 
 
-def _one(recipe: Recipe, order: int, cache: Path, seconds: int) -> Record:
+def _one(recipe: Recipe, cache: Path, seconds: int) -> Record:
     model, _inputs, record_file = paths(cache, recipe.name)
     model.parent.mkdir(parents=True, exist_ok=True)
     for old in model.parent.glob(model.name + "*"):
         old.unlink()
-    base = Record(recipe.name, recipe.exporter, recipe.opset, order=order)
+    base = Record(recipe.name, recipe.exporter, recipe.opset)
     start = time.monotonic()
     child = os.fork()
     if child == 0:

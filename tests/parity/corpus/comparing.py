@@ -91,6 +91,9 @@ def compare(cache: Path, record: Record) -> Row:
         row.notes += _bind(row, module, proto)
         ours = _run(module, own, list(theirs))
         row.difference = difference(ours, theirs)
+        if not row.difference <= TOLERANCE[record.kind]:
+            plain = difference(Reference(file, optimised=False).run(own), theirs)
+            row.notes.append(f"onnxruntime without its optimisations differs by {plain:.2g}")
     except Exception as error:
         row.error = _words(error)
     if row.converted and row.difference is not None:

@@ -26,10 +26,12 @@ class Reference:
         by: who computes it.
     """
 
-    def __init__(self, file: Path) -> None:
+    def __init__(self, file: Path, optimised: bool = True) -> None:
         options = ort.SessionOptions()
         options.intra_op_num_threads = options.inter_op_num_threads = 1
         options.log_severity_level = 4
+        if not optimised:
+            options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
         self.by = "onnxruntime"
         self._session: Any = None
         try:

@@ -56,10 +56,13 @@ def _calibrate(model: nn.Module, norms: list[nn.Module], example: tuple[torch.Te
         x = inputs[0].detach().float()
         axes = [axis for axis in range(x.ndim) if axis != 1]
         variance, mean = torch.var_mean(x, axes, correction=0)
+        # The mean stays: without it only the small differences between images would be left, to
+        # be blown up again by each layer, rounding errors with them.
+        variance = variance + mean.square()
         # A channel that hardly varies over so few images would blow rounding errors up.
         variance = variance.clamp(min=max(0.1 * float(variance.mean()), 1e-4))
         norm.running_var.copy_(variance * torch.empty_like(variance).uniform_(0.7, 1.4))
-        norm.running_mean.copy_(mean + 0.1 * variance.sqrt() * torch.randn_like(variance))
+        norm.running_mean.copy_(0.1 * variance.sqrt() * torch.randn_like(variance))
 
     hooks = [norm.register_forward_pre_hook(settle) for norm in norms]
     with torch.no_grad():

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -77,7 +77,6 @@ class Record:
     error: str = ""
     seconds: float = 0.0
     bytes: int = 0
-    order: int = 0
 
 
 def paths(cache: Path, name: str) -> tuple[Path, Path, Path]:
@@ -96,9 +95,11 @@ def write(cache: Path, record: Record) -> None:
 
 
 def read(cache: Path) -> list[Record]:
-    """Return every record of the cache, in the order of the recipes."""
-    found = [Record(**json.loads(p.read_text())) for p in cache.rglob("*.json")]
-    return sorted(found, key=lambda record: (record.order, record.name))
+    """Return every record of the cache, by name."""
+    known = {entry.name for entry in fields(Record)}
+    found = [json.loads(p.read_text()) for p in cache.rglob("*.json")]
+    records = [Record(**{k: v for k, v in stored.items() if k in known}) for stored in found]
+    return sorted(records, key=lambda record: record.name)
 
 
 def save_inputs(path: Path, inputs: Arrays) -> None:

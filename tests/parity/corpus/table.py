@@ -77,7 +77,9 @@ def markdown(records: Sequence[Record], rows: Mapping[str, Row | None]) -> str:
         if row is None:
             lines.append(f"- `{record.name}`: not checked")
         elif not row.holds(record.kind):
-            lines.append(f"- `{record.name}`: {_plain('; '.join(row.failures(record.kind)))}")
+            lines.append(
+                f"- `{record.name}`: {_plain('; '.join(row.failures(record.kind) + row.notes))}"
+            )
     lines += ["", "## What the exporters themselves do not export", ""]
     lines += [
         f"- `{r.name}` ({r.exporter}, {r.opset}): {_plain(r.error)}" for r in records if r.error

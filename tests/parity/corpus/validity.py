@@ -19,6 +19,6 @@ def refuse_invalid(path: Path) -> None:
     try:
         ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     except Exception as error:
-        if "INVALID_GRAPH" in str(error) or "Type Error" in str(error):
+        if any(mark in str(error) for mark in ("INVALID_GRAPH", "Type Error", "Invalid model")):
             words = str(error).split("Type Error: ")[-1].split("This is an invalid model.")[-1]
             raise ValueError(f"the exported file is not valid ONNX: {words.strip()}") from error

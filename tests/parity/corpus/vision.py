@@ -14,6 +14,7 @@ from corpus.seeding import seed, stir
 from corpus.store import ROWS, Made, Recipe
 from corpus.timm_names import FIRST, NAMES
 from corpus.torch_export import DYNAMO_OPSET, LEGACY_OPSET, export
+from corpus.validity import refuse_invalid
 
 # Smallest first, so that a build that is cut short has covered the most; sizes in MB of float32.
 TORCHVISION = {
@@ -126,9 +127,11 @@ def build_timm(name: str, batch: int | None, path: Path) -> Made:
     """Export one timm architecture at the smallest side it works at; legacy where dynamo fails."""
     model, images, note = timm_model(name)
     try:
-        return export(
+        made = export(
             model, (images,), path, dynamo=True, opset=DYNAMO_OPSET, batch=batch, note=note
         )
+        refuse_invalid(path)
+        return made
     except Exception as error:
         first = (str(error).strip().splitlines() or [type(error).__name__])[0][:90]
         note = f"{note}; dynamo failed ({first}), legacy opset {LEGACY_OPSET}"
