@@ -41,7 +41,10 @@ def check(
     everything = read(cache)
     found = {r.name: load_row(cache, r) for r in everything}
     if target is not None:
-        target.write_text(markdown(everything, found))
+        from corpus.catalogue import recipes
+
+        absent = [recipe.name for recipe in recipes() if recipe.name not in found]
+        target.write_text(markdown(everything, found, absent))
     made = [r for r in records if not r.error]
     bad = [r for r in made if not _holds(found[r.name], r)]
     say(f"{len(made) - len(bad)} of {len(made)} files hold, {len(bad)} do not")

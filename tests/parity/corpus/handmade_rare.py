@@ -28,8 +28,11 @@ def unusual_pooling(path: Path) -> Made:
         g("ReduceLogSumExp", y, g.const([2, 3])), g("ReduceL1", y, g.const([2, 3])),
         g("ReduceSumSquare", y, g.const([2, 3])), g("ReduceProd", g("Sigmoid", y), g.const([3])),
     ]  # fmt: skip
+    columns = g("Reshape", x, g.const([0, 32, 64]))
+    folded = g("Col2Im", columns, g.const([16, 16]), g.const([2, 2]), strides=[2, 2])
+    parts.append(g("GlobalMaxPool", folded))
     flat = g("Concat", *(g("Flatten", p) for p in parts), axis=1)
-    return g.save(path, {"x": (3, 16, 16)}, g("Gemm", flat, g.weight(136, 5)))
+    return g.save(path, {"x": (3, 16, 16)}, g("Gemm", flat, g.weight(144, 5)))
 
 
 def grid(path: Path) -> Made:

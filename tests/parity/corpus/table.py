@@ -57,7 +57,9 @@ def _number(value: float | None) -> str:
     return "-" if value is None else "0" if value == 0 else f"{value:.1e}"
 
 
-def markdown(records: Sequence[Record], rows: Mapping[str, Row | None]) -> str:
+def markdown(
+    records: Sequence[Record], rows: Mapping[str, Row | None], absent: Sequence[str]
+) -> str:
     """Return the whole page: summary, misses with their reasons, the table."""
     made = [r for r in records if not r.error]
     groups: dict[str, list[Record]] = {}
@@ -84,6 +86,9 @@ def markdown(records: Sequence[Record], rows: Mapping[str, Row | None]) -> str:
     lines += [
         f"- `{r.name}` ({r.exporter}, {r.opset}): {_plain(r.error)}" for r in records if r.error
     ]
+    if absent:
+        names = ", ".join(f"`{name}`" for name in absent)
+        lines += ["", f"Not built for this table, for their size or the time: {names}."]
     lines += ["", "## Table", "", _line(HEAD), _line(["---"] * len(HEAD))]
     lines += [_line(cells(record, rows.get(record.name))) for record in made]
     return "\n".join(lines) + "\n"
