@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: demo test check fixtures bench clean
+.PHONY: demo test check slice fixtures bench clean
 
 demo: $(VENV)/.installed
 	$(BIN)/lancet-onnx demo
@@ -19,6 +19,10 @@ check: $(VENV)/.tested
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(MAKE) test
+
+# Small architectures that touch every operator of docs/coverage.md, built and compared.
+slice: $(VENV)/.tested
+	$(BIN)/python tests/parity/corpus.py slice
 
 fixtures: $(VENV)/.tested
 	$(BIN)/python fixtures/build.py --check

@@ -19,7 +19,7 @@ Attribute = int | float | str | bytes | list[int] | list[float] | list[str] | Ar
 REARRANGING = frozenset({"Identity", "Transpose", "Reshape", "Squeeze", "Unsqueeze", "Flatten"})
 """Operators whose result holds the same numbers as their first input."""
 
-_QUANTISED_TYPES = frozenset({"int8", "uint8", "int16", "uint16", "int32"})
+_QUANTISED_TYPES = frozenset({"int4", "uint4", "int8", "uint8", "int16", "uint16", "int32"})
 _QUANTISED_INPUTS = {
     "DequantizeLinear": (0,),
     "QLinearConv": (3, 8),

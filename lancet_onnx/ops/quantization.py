@@ -20,7 +20,13 @@ _QUANTISED = (torch.int8, torch.uint8, torch.int16, torch.uint16, torch.int32)
 _EXACT_IN_FLOAT32 = 2**24
 
 
+_NIBBLES = {"torch.int4": (-8, 7), "torch.uint4": (0, 15)}
+"""Names that torch has, without arithmetic; weights of these types are carried as floats."""
+
+
 def _limits(dtype: torch.dtype) -> tuple[int, int]:
+    if str(dtype) in _NIBBLES:
+        return _NIBBLES[str(dtype)]
     if dtype not in _QUANTISED:
         raise UnsupportedError(f"quantisation to {dtype} is not computed")
     info = torch.iinfo(dtype)

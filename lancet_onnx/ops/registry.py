@@ -14,7 +14,9 @@ from typing import TypeVar
 
 import torch
 
-OpResult = torch.Tensor | tuple[torch.Tensor, ...]
+OpResult = torch.Tensor | tuple[torch.Tensor, ...] | list[torch.Tensor]
+"""One tensor, several outputs, or one sequence of tensors."""
+
 OpFunction = Callable[..., OpResult]
 OpKey = tuple[str, str, int]
 """Operator domain, operator type, ``since_version``; the default domain is the empty string."""

@@ -84,13 +84,16 @@ class Classifier:
         answers = dict.fromkeys([logits, head.scores])
         nodes = {n.name: n for v in answers for n in self.module.nodes_between([spec.name], v)}
         values = [value for node in nodes.values() for value in node.outputs if value]
-        table = {spec.name: blank, **self.module.run({spec.name: blank}, values)}
+        computed: Mapping[ValueName, object] = self.module.run({spec.name: blank}, values)
+        table = {v: t for v, t in computed.items() if isinstance(t, torch.Tensor)}
+        table[spec.name] = blank
+        sequences = computed.keys() - table.keys()
         classes = int(table[logits].shape[1])
         alone = any(node.op_type in _MIXING for node in nodes.values())
         head = replace(head, classes=classes, alone=alone)
         self.signature = Signature(spec, fixed, logits, classes, head, parts)
         self.recompute = frozenset(v for v, t in table.items() if not t.is_floating_point())
-        self.recompute -= {spec.name}
+        self.recompute = (self.recompute | sequences) - {spec.name}
         self.shapes: Mapping[ValueName, tuple[int, ...]] = {
             value: tuple(tensor.shape) for value, tensor in table.items()
         }
@@ -244,7 +247,7 @@ class Classifier:
             single = self.module.run({name: blank[:1]}, values)
         except UnsupportedError:
             single = {}  # it squeezes a batch of one away
-        rows = {v: tuple(t.shape) for v, t in single.items()} or {
+        rows = {v: tuple(t.shape) for v, t in single.items() if v in self.shapes} or {
             v: (1, *shape[1:]) for v, shape in self.shapes.items()
         }
         leading = [name] + [

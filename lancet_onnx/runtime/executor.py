@@ -8,24 +8,25 @@ last use, so runs may nest (under vmap and grad) and memory is bounded by what i
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import cast
 
 import torch
 
 from lancet_onnx.errors import UnsupportedError
 from lancet_onnx.model import Graph, Node
-from lancet_onnx.ops import Operator
+from lancet_onnx.ops import Operator, OpResult
 from lancet_onnx.ops.quantization import whole_numbers
 from lancet_onnx.runtime.binding import find, refusals
 from lancet_onnx.runtime.control import run_control
 from lancet_onnx.runtime.fuse import Fused, fuse
 from lancet_onnx.runtime.plan import Plan, Step, make_plan
-from lancet_onnx.runtime.tensors import carried, computable, to_torch, widen_half
+from lancet_onnx.runtime.tensors import carried, computable, to_torch, unpackable, widen_half
 from lancet_onnx.types import ParamName, ValueName
 
 Values = Mapping[ValueName, torch.Tensor]
 Params = Mapping[ParamName, torch.Tensor]
 
-_Result = torch.Tensor | Sequence[torch.Tensor]
+_Result = OpResult
 _Compute = Callable[[Values], _Result]
 _PlanKey = tuple[
     frozenset[ValueName], frozenset[ParamName], frozenset[ValueName], tuple[ValueName, ...]
@@ -69,7 +70,9 @@ class GraphModule:
             place = torch.device("cpu") if name in self._host else device
             if name in graph.quantised:
                 constants[name] = carried(array, place)
-            elif computable(array.dtype):  # a node that reads anything else was refused
+            elif computable(array.dtype) or unpackable(
+                array.dtype
+            ):  # a node that reads anything else was refused
                 constants[name] = widen_half(to_torch(array, place))
         self.leaves: dict[ParamName, torch.Tensor] = {
             ParamName(name): constants[name]
@@ -128,7 +131,7 @@ class GraphModule:
 
             def by_definition(table: Values) -> _Result:
                 results = run.run({inner: table[outer] for inner, outer in given}, outputs)
-                return [results[name] for name in outputs]
+                return tuple(results[name] for name in outputs)
 
             return by_definition
         assert found is not None  # noqa: S101 - what is missing was refused
@@ -216,7 +219,10 @@ class GraphModule:
             raise UnsupportedError(f"{node} could not be computed: {error}") from error
         if isinstance(result, torch.Tensor):
             return (widen_half(result),)
-        return tuple(widen_half(value) for value in result)
+        if isinstance(result, list):
+            # A sequence is one value; only operators on sequences read it.
+            return (cast(torch.Tensor, list(map(widen_half, result))),)
+        return tuple(map(widen_half, result))
 
     def _trace_leaves(self) -> dict[ParamName, tuple[ValueName, ...]]:
         """Map each leaf to the values computed from constants only, this leaf among them."""

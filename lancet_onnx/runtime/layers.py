@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from lancet_onnx.model import Graph, Node
 from lancet_onnx.model.graph import REARRANGING
 from lancet_onnx.runtime.classifier import LINEAR, Classifier
+from lancet_onnx.runtime.tensors import unpackable
 from lancet_onnx.types import ParamName, ValueName
 
 _PASS_THROUGH = (*REARRANGING, "Cast")
@@ -126,6 +127,8 @@ def unedited(classifier: Classifier) -> dict[ParamName, str]:
 
 def _why_not(graph: Graph, name: ParamName) -> str:
     readers = list(_readers(graph, name))
+    if unpackable(graph.constants[name].dtype):
+        return "stored in 4 bits, which patches do not carry"
     if len(readers) > 1:
         return f"shared by {len(readers)} nodes: an edit would act in all of them"
     reader = readers[0]
@@ -156,7 +159,8 @@ def _origin(graph: Graph, value: ValueName) -> tuple[ParamName, NDArray[np.float
             zero = _zero(graph, node)
         elif node.op_type not in _PASS_THROUGH:
             return None
-    known = graph.constants[value].dtype.name in _FLOATS or value in graph.quantised
+    dtype = graph.constants[value].dtype
+    known = dtype.name in _FLOATS or (value in graph.quantised and not unpackable(dtype))
     return (ParamName(value), zero) if known and zero is not None else None
 
 

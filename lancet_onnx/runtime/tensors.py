@@ -11,12 +11,18 @@ from lancet_onnx.errors import UnsupportedError
 
 _HALF = (torch.float16, torch.bfloat16)
 _INTEGERS = {f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)}
+_NIBBLES = {"int4": np.int8, "uint4": np.uint8}
 _COMPUTABLE = {"bool", "float16", "float32", "float64", "bfloat16"} | _INTEGERS
 
 
 def computable(dtype: np.dtype[np.generic]) -> bool:
     """Return whether torch computes with this element type (not with text, 4-bit numbers ...)."""
     return dtype.name in _COMPUTABLE
+
+
+def unpackable(dtype: np.dtype[np.generic]) -> bool:
+    """Return whether these are 4-bit integers, which only DequantizeLinear makes numbers of."""
+    return dtype.name in _NIBBLES
 
 
 def to_torch(array: NDArray[np.generic], device: torch.device) -> torch.Tensor:
@@ -27,6 +33,8 @@ def to_torch(array: NDArray[np.generic], device: torch.device) -> torch.Tensor:
     Raises:
         UnsupportedError: an element type that torch does not compute with (strings, 4-bit ...).
     """
+    if unpackable(array.dtype):
+        array = array.astype(_NIBBLES[array.dtype.name])
     if not computable(array.dtype):
         raise UnsupportedError(f"tensors of type {array.dtype} are not supported")
     if array.dtype.name == "bfloat16":
@@ -46,5 +54,5 @@ def carried(array: NDArray[np.generic], device: torch.device) -> torch.Tensor:
 
 
 def widen_half(tensor: torch.Tensor) -> torch.Tensor:
-    """Return half-precision values as float32, anything else as it is."""
-    return tensor.float() if tensor.dtype in _HALF else tensor
+    """Return half-precision values as float32, anything else (a sequence, too) as it is."""
+    return tensor.float() if getattr(tensor, "dtype", None) in _HALF else tensor

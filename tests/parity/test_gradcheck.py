@@ -18,7 +18,7 @@ import torch
 from onnx import numpy_helper
 from op_cases import RNG, Case, f, f32
 from parity_nodes import attributes_of
-from test_ops import MAKER_OF, opsets_of
+from test_ops import MAKER_OF, SEQUENCES, opsets_of
 from torch.autograd import gradcheck
 from torch.overrides import TorchFunctionMode
 
@@ -26,7 +26,11 @@ from lancet_onnx.ops import lookup, table
 
 Key = tuple[str, str]
 
-OPERATORS: list[Key] = sorted({(domain, op_type) for domain, op_type, _ in table()})
+OPERATORS: list[Key] = sorted(
+    {(domain, op_type) for domain, op_type, _ in table()}
+    # These only hand tensors on; gradients through them are in test_sequences.py.
+    - {("", op_type) for op_type in SEQUENCES}
+)
 ENTRIES = 250
 """Every partial derivative is compared while there are no more inputs and outputs than this;
 beyond, and in further cases of the same operator, one random combination of all of them."""

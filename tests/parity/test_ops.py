@@ -21,6 +21,16 @@ from lancet_onnx.errors import UnsupportedError
 from lancet_onnx.ops import lookup, table
 
 NEWEST = 25  # what onnxruntime 1.31 loads
+SEQUENCES = (
+    "ConcatFromSequence",
+    "SequenceAt",
+    "SequenceConstruct",
+    "SequenceEmpty",
+    "SequenceErase",
+    "SequenceInsert",
+    "SequenceLength",
+    "SplitToSequence",
+)
 TESTED_APART = {
     ("", "Constant"),
     ("", "CastLike"),
@@ -31,6 +41,8 @@ TESTED_APART = {
     ("", "CumProd"),
     ("", "LinearAttention"),
     ("ai.onnx.preview", "FlexAttention"),
+    # On sequences, which are no inputs and outputs of models here: test_sequences.py.
+    *(("", name) for name in SEQUENCES),
 }
 
 CASES = [import_module(path.stem) for path in sorted(Path(__file__).parent.glob("op_cases*.py"))]
