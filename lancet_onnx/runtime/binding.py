@@ -14,6 +14,7 @@ from lancet_onnx.model.functions import function_body
 from lancet_onnx.ops import Operator, lookup
 from lancet_onnx.runtime.control import KNOWN
 from lancet_onnx.runtime.tensors import computable, unpackable
+from lancet_onnx.runtime.whole import misread
 
 _UNMARKED = ("LayerNormalization", "SimplifiedLayerNormalization")
 """Operators of onnxruntime's own that its optimiser saves under the default domain."""
@@ -33,8 +34,9 @@ class Refusal:
 def refusals(graph: Graph) -> list[Refusal]:
     """Return every node of the graph and of its bodies that is not computed."""
     found: list[Refusal] = []
+    misreading = misread(graph)
     for node in graph.nodes:
-        reason = _reason(node, graph)
+        reason = _reason(node, graph) or misreading.get(node.name, "")
         if reason:
             found.append(Refusal(node, reason))
         for body in node.graphs.values():
