@@ -20,7 +20,7 @@ from pathlib import Path
 from corpus.store import Made, Recipe, Record, paths, save_inputs, write
 
 SECONDS = 180
-BYTES = 12 << 30
+BYTES = 20 << 30
 _TICK = 0.05
 
 
