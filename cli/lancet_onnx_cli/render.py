@@ -50,6 +50,10 @@ def render_text(report: Report, console: Console) -> None:
         console.print(f"next: {_text(data['next'])}", soft_wrap=True)
 
 
+_SHOWN = 12
+"""Weights that are named one by one; transformers have dozens of tables that are not edited."""
+
+
 def render_verdict(report: Report, console: Console) -> None:
     """Print the verdict, one word."""
     if report.command not in ("inspect", "doctor"):
@@ -197,6 +201,13 @@ def _inspect(data: Mapping[str, object], console: Console) -> None:
             )
         console.print(table)
     console.print(f"editable weights: {data['editable_weights']}")
+    for key, what in (("not_edited", "not edited"), ("no_gradient", "no gradient")):
+        reasons = data[key]
+        if isinstance(reasons, Mapping):
+            for name, reason in list(reasons.items())[:_SHOWN]:
+                console.print(f"{what}: '{_text(name)}', {_text(reason)}", soft_wrap=True)
+            if len(reasons) > _SHOWN:
+                console.print(f"{what}: {len(reasons) - _SHOWN} more, see -f json")
 
 
 def _doctor(data: Mapping[str, object], console: Console) -> None:

@@ -50,8 +50,6 @@ def inspect(path: Path, output: str | None = None) -> Report:
         problems.append(str(error))
     problems += [f"{refusal} (not supported)" for refusal in missing]
     problems += [f"'{name}' holds NaN or infinity" for name in model.non_finite]
-    problems += [f"'{name}' is not edited: {why}" for name, why in seen.not_edited.items()]
-    problems += [f"'{name}' has no gradient: {why}" for name, why in seen.no_gradient.items()]
     noted, note = None, ""
     try:
         noted = recorded(path, graph.metadata)

@@ -21,7 +21,6 @@ from lancet_onnx.runtime.signature import (
     Signature,
     blank_inputs,
     classifier_input,
-    needed,
     torch_dtype,
 )
 from lancet_onnx.runtime.unfuse import unfused
@@ -62,7 +61,7 @@ class Classifier:
             UnsupportedError: an operator that is not computed.
         """
         head = find_head(graph, output)
-        graph, parts = bundled(needed(graph, output))
+        graph, parts = bundled(graph.leading_to([head.scores, head.logits]))
         spec = classifier_input(graph)
         graph = unfused(graph)
         where = device or torch.device("cpu")
