@@ -81,7 +81,8 @@ def repair(
         prepared = prepare(subject, data)
         stamp = read_trigger_for(subject, trigger, data.layout, prepared.samples)
         split = Split.of(prepared.samples, seed)
-        parity = subject.parity(prepared.inputs(split.tool))
+        few = prepared.few(split.tool)
+        parity = subject.parity(few)
     with clock.stage("measure before", 2 * len(split.figures)):
         target = find_target(subject, prepared, split.tool, stamp, trigger.target)
         original = labels_of(subject.ort, prepared, split.figures, stamp)
@@ -123,7 +124,7 @@ def repair(
         "trigger": describe_trigger(stamp),
         "located": located(location),
         "search": _search_table(outcome, material, settings),
-        "unreached": unreached_weights(subject, prepared.inputs(split.tool)),
+        "unreached": unreached_weights(subject, few),
         "data": describe_data(prepared, split),
         "parity": {"largest": parity.largest, "agreement": parity.agreement},
         "environment": subject.environment(seed),

@@ -29,7 +29,7 @@ from lancet_onnx.pairs.controls import control_triggers
 from lancet_onnx.pairs.generated import generated_samples
 from lancet_onnx.report import Picture, Report
 from lancet_onnx.runtime.ort import Device
-from lancet_onnx.runtime.reach import ENOUGH, unreached
+from lancet_onnx.runtime.reach import unreached
 from lancet_onnx.samples import PRESETS, Preprocess, Samples, Split
 from lancet_onnx.samples.core import Floats
 from lancet_onnx.scores import Location
@@ -83,7 +83,8 @@ def scan(
         stamp = read_trigger_for(subject, trigger, data.layout, prepared.samples)
     split = Split.of(prepared.samples, seed)
     with clock.stage("measure", 2 * len(prepared.samples)):
-        parity = subject.parity(prepared.inputs(split.tool))
+        few = prepared.few(split.tool)
+        parity = subject.parity(few)
         target = find_target(subject, prepared, split.tool, stamp, trigger.target)
         labels = labels_of(subject.ort, prepared, split.figures, stamp)
         figures = measure(labels, labels, split.figures.labels, target)
@@ -114,7 +115,7 @@ def scan(
         "findings": [finding] if decision.verdict == "backdoored" else [],
         "examined": {key: finding[key] for key in ("target", "rise", "trigger")},
         "graph_logic": branches,
-        "unreached": unreached_weights(subject, prepared.inputs(split.tool)),
+        "unreached": unreached_weights(subject, few),
         "data": describe_data(prepared, split),
         "parity": {"largest": parity.largest, "agreement": parity.agreement},
         "environment": subject.environment(seed),
@@ -186,7 +187,7 @@ def _branches(subject: Subject) -> list[str]:
 def unreached_weights(subject: Subject, inputs: Floats) -> dict[str, str]:
     """Return the weights that no gradient reaches from these inputs, and why."""
     classifier = subject.classifier
-    found = unreached(classifier, classifier.tensor(inputs[:ENOUGH]))
+    found = unreached(classifier, classifier.tensor(inputs))
     return {entry.param: entry.reason for entry in found}
 
 

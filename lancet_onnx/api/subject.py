@@ -35,6 +35,10 @@ LOGIC = (
 """What is said of a node that `logic_on_input` finds."""
 
 
+FEW = 64
+"""Inputs on which torch and onnxruntime are compared."""
+
+
 @dataclass(frozen=True, eq=False)
 class Subject:
     """One model with its torch and its onnxruntime form."""
@@ -79,7 +83,7 @@ class Subject:
         Raises:
             UnsupportedError: they disagree: our graph is not the file's, so nothing is concluded.
         """
-        found = compare(self.classifier, self.ort, inputs[:64])
+        found = compare(self.classifier, self.ort, inputs[:FEW])
         if not found.holds:
             raise UnsupportedError(
                 f"{self.model.path}: lancet-onnx computes other scores than onnxruntime (largest "
@@ -103,6 +107,10 @@ class Prepared:
     def inputs(self, samples: Samples) -> Floats:
         """Return model inputs for some of the samples, or for stamped ones."""
         return self.preprocess.apply(samples.pixels)
+
+    def few(self, samples: Samples) -> Floats:
+        """Return model inputs for the first of the samples, enough to compare two engines."""
+        return self.inputs(samples.take(np.arange(min(FEW, len(samples)))))
 
 
 @dataclass(slots=True)

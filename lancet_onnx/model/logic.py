@@ -38,14 +38,20 @@ def _walk(graph: Graph, raw: set[ValueName], conditions: set[ValueName], found: 
     for node in graph.nodes:
         from_raw = any(value in raw for value in node.reads)
         tainted = any(value in conditions for value in node.reads)
+        goes_on = False
         for body in node.graphs.values():
             # Whatever goes into a body may arrive at any of its own inputs.
             formal = {spec.name for spec in body.inputs}
             inside = raw | formal if from_raw else set(raw)
-            _walk(body, inside, conditions | (formal if tainted else set()), found)
+            compared = conditions | formal if tainted else set(conditions)
+            _walk(body, inside, compared, found)
+            results = [spec.name in compared for spec in body.outputs]
+            tainted = tainted or any(results)
+            goes_on = goes_on or (node.op_type == "Loop" and results[0])
         if node.graphs or node.op_type == "Where":
             decides = node.inputs[: 2 if node.op_type == "Loop" else 1]
-            if node.op_type != "Scan" and any(value in conditions for value in decides):
+            chosen = node.op_type != "Scan" and any(value in conditions for value in decides)
+            if chosen or goes_on:
                 found.append(node)
         if node.op_type in _WEIGHTED or node.op_type in _SHAPES:
             continue

@@ -71,7 +71,8 @@ class Classifier:
         fixed = batch if isinstance(batch, int) and batch > 0 else None
         probe = fixed or 2
         blank = blank_inputs(spec, probe, where)
-        found = self.module.run({spec.name: blank}, [head.logits])[head.logits].shape
+        table, sequences = self._values({spec.name: blank}, [head.logits, head.scores])
+        found = table[head.logits].shape
         if not found or found[0] != probe:
             raise ModelError(
                 f"the output '{head.logits}' gives shape {tuple(found)} for a batch of "
@@ -80,13 +81,9 @@ class Classifier:
         graph, logits = with_rows(graph, head.logits, found)
         if logits != head.logits:
             self.module = GraphModule(graph, where)
-        answers = dict.fromkeys([logits, head.scores])
-        nodes = {n.name: n for v in answers for n in self.module.nodes_between([spec.name], v)}
-        values = [value for node in nodes.values() for value in node.outputs if value]
-        computed: Mapping[ValueName, object] = self.module.run({spec.name: blank}, values)
-        table = {v: t for v, t in computed.items() if isinstance(t, torch.Tensor)}
+            table |= self._values({head.logits: table[head.logits]}, [logits])[0]
         table[spec.name] = blank
-        sequences = computed.keys() - table.keys()
+        nodes = {n.name: n for n in self.module.graph.nodes if set(n.outputs) & table.keys()}
         classes = int(table[logits].shape[1])
         alone = any(node.op_type in _MIXING for node in nodes.values())
         head = replace(head, classes=classes, alone=alone)
@@ -99,7 +96,7 @@ class Classifier:
         self._dtypes = {value: t.dtype for value, t in table.items() if t.is_floating_point()}
         self._cost = {node.name: self._macs(node) / probe for node in nodes.values()}
         self._total = sum(self._cost.values()) or 1.0
-        self.batching = self._learn_batching(blank, values)
+        self.batching = self._learn_batching(blank, [v for v in table if v != spec.name])
 
     @property
     def graph(self) -> Graph:
@@ -231,6 +228,16 @@ class Classifier:
     def _zeros(self, value: ValueName, count: int) -> torch.Tensor:
         dtype = self._dtypes.get(value, torch.float32)
         return torch.zeros((count, *self._row_shape(value)), dtype=dtype, device=self.module.device)
+
+    def _values(
+        self, feeds: Values, outputs: Sequence[ValueName]
+    ) -> tuple[dict[ValueName, torch.Tensor], frozenset[ValueName]]:
+        """Return all values on the way to `outputs`, and the names of those that are sequences."""
+        nodes = {n.name: n for v in outputs for n in self.module.nodes_between(feeds, v)}
+        names = {*outputs, *(v for node in nodes.values() for v in node.outputs if v)}
+        found: Mapping[ValueName, object] = self.module.run(feeds, list(names))
+        tensors = {v: t for v, t in found.items() if isinstance(t, torch.Tensor)}
+        return tensors, frozenset(found.keys() - tensors.keys())
 
     def _learn_batching(self, blank: torch.Tensor, values: Sequence[ValueName]) -> Batching:
         """Find out which values have the image in front, and whether images must run alone.

@@ -26,8 +26,7 @@ from lancet_onnx.types import ParamName, ValueName
 Values = Mapping[ValueName, torch.Tensor]
 Params = Mapping[ParamName, torch.Tensor]
 
-_Result = OpResult
-_Compute = Callable[[Values], _Result]
+_Compute = Callable[[Values], OpResult]
 _PlanKey = tuple[
     frozenset[ValueName], frozenset[ParamName], frozenset[ValueName], tuple[ValueName, ...]
 ]
@@ -129,7 +128,7 @@ class GraphModule:
             run = GraphModule(found, self.device)
             given = [(a, b) for a, b in zip(names, node.inputs, strict=False) if b]
 
-            def by_definition(table: Values) -> _Result:
+            def by_definition(table: Values) -> OpResult:
                 results = run.run({inner: table[outer] for inner, outer in given}, outputs)
                 return tuple(results[name] for name in outputs)
 
@@ -141,7 +140,7 @@ class GraphModule:
     def _bind_control(self, node: Node) -> _Compute:
         modules = {name: GraphModule(body, self.device) for name, body in node.graphs.items()}
 
-        def control(table: Values) -> _Result:
+        def control(table: Values) -> OpResult:
             def body(name: str) -> Callable[[Sequence[torch.Tensor]], list[torch.Tensor]]:
                 module = modules[name]
                 graph = module.graph
@@ -264,7 +263,7 @@ def _bind_operator(node: Node, operator: Operator) -> _Compute:
     if operator.counts_outputs:
         named["n_outputs"] = len(node.outputs)
 
-    def compute(table: Values) -> _Result:
+    def compute(table: Values) -> OpResult:
         return function(*[table[value] if value else None for value in inputs], **named)
 
     return compute

@@ -413,3 +413,24 @@ def test_a_model_cut_at_any_byte_is_refused_or_still_a_model(tmp_path: Path):
         except ModelError:
             refused += 1
     assert refused >= len(data) - 2
+
+
+def test_a_function_may_give_a_constant_back(tmp_path: Path):
+    value = numpy_helper.from_array(np.array([1, 2, 3], np.float32))
+    body = [helper.make_node("Constant", [], ["b"], value=value)]
+    opsets = [helper.make_opsetid("", 17)]
+    function = helper.make_function("local", "Fixed", ["a"], ["b"], body, opsets)
+    nodes = [
+        helper.make_node("Fixed", ["x"], ["k"], "call", domain="local"),
+        helper.make_node("Mul", ["x", "k"], ["y"]),
+    ]
+    data = model_bytes(nodes, [], [info("x", ["N", 3])], [info("y", ["N", 3])], domains=["local"])
+    proto = onnx.ModelProto.FromString(data)
+    proto.functions.append(function)
+    graph = open_bytes(tmp_path, proto.SerializeToString()).graph
+    assert graph.leaves == ("Fixed/b",)
+    assert [(n.op_type, n.inputs) for n in graph.nodes] == [
+        ("Identity", ("Fixed/b",)),
+        ("Mul", ("x", "k")),
+    ]
+    assert refusals(graph) == []

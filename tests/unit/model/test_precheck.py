@@ -262,3 +262,67 @@ def test_mutated_models_are_refused_or_understood(tmp_path: Path, fixtures, seed
             load(path)
         except (ModelError, UnsupportedError):
             continue
+
+
+def loop(condition_reads: str) -> bytes:
+    """A Loop that goes on while something is large: the raw input, or what a weight made of it."""
+    body = helper.make_graph(
+        [
+            helper.make_node("MatMul", ["h", "w"], ["h_out"], "mm"),
+            helper.make_node("ReduceMax", [condition_reads], ["largest"], keepdims=0),
+            helper.make_node("Greater", ["largest", "limit"], ["go_out"], "compare"),
+        ],
+        "body",
+        [
+            info("i", [], TensorProto.INT64),
+            info("go", [], TensorProto.BOOL),
+            info("h", ["N", 3]),
+        ],
+        [info("go_out", [], TensorProto.BOOL), info("h_out", ["N", 3])],
+    )
+    nodes = [helper.make_node("Loop", ["trips", "", "start"], ["y"], "again", body=body)]
+    if condition_reads == "h_out":
+        nodes.insert(0, helper.make_node("MatMul", ["x", "w"], ["start"], "first"))
+    else:
+        nodes.insert(0, helper.make_node("Identity", ["x"], ["start"], "first"))
+    constants = [
+        tensor("w", np.eye(3, dtype=np.float32)),
+        tensor("limit", np.array(2, np.float32)),
+        tensor("trips", np.array(5)),
+    ]
+    return model_bytes(nodes, constants, [info("x", ["N", 3])], [info("y", ["N", 3])], opset=13)
+
+
+@pytest.mark.parametrize(("reads", "found"), [("x", ["again"]), ("h_out", [])])
+def test_loops_that_the_raw_input_ends_are_found(tmp_path, reads: str, found: list[str]):
+    graph = open_bytes(tmp_path, loop(reads)).graph
+    assert [str(node.name) for node in logic_on_input(graph)] == found
+
+
+def test_a_comparison_inside_a_body_taints_what_comes_out(tmp_path):
+    inside = helper.make_graph(
+        [helper.make_node("Greater", ["x", "limit"], ["b"], "compare")],
+        "inside",
+        [],
+        [info("b", ["N", 3], TensorProto.BOOL)],
+    )
+    nodes = [
+        helper.make_node("If", ["yes"], ["c"], "hide", then_branch=inside, else_branch=inside),
+        helper.make_node("Where", ["c", "limit", "x"], ["y"], "pick"),
+    ]
+    constants = [tensor("limit", np.ones(3, np.float32)), tensor("yes", np.array(True))]
+    data = model_bytes(nodes, constants, [info("x", ["N", 3])], [info("y", ["N", 3])])
+    found = logic_on_input(open_bytes(tmp_path, data).graph)
+    assert [str(node.name) for node in found] == ["pick"]
+
+
+def test_branches_on_shapes_are_no_logic_on_the_input(tmp_path):
+    same = helper.make_graph([helper.make_node("Relu", ["x"], ["b"])], "s", [], [info("b", None)])
+    nodes = [
+        helper.make_node("Size", ["x"], ["n"], "count"),
+        helper.make_node("Greater", ["n", "many"], ["large"], "compare"),
+        helper.make_node("If", ["large"], ["y"], "choose", then_branch=same, else_branch=same),
+    ]
+    constants = [tensor("many", np.array(10))]
+    data = model_bytes(nodes, constants, [info("x", ["N", 3])], [info("y", ["N", 3])])
+    assert logic_on_input(open_bytes(tmp_path, data).graph) == ()

@@ -155,3 +155,42 @@ def test_quantised_weights_get_gradients_through_the_rounding(tmp_path: Path):
     assert real.grad is not None
     alike = torch.nn.functional.cosine_similarity(leaf.grad.flatten(), real.grad.flatten(), 0)
     assert float(alike) > 0.9
+
+
+ACTIVATIONS = {
+    "Relu": [],
+    "Tanh": [],
+    "Sigmoid": [],
+    "LeakyRelu": [0.3],
+    "HardSigmoid": [0.4, 0.6],
+    "Clip": [-0.5, 1.5],
+}
+
+
+@pytest.mark.parametrize("residual", [False, True])
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+def test_every_fused_activation_is_written_out(tmp_path: Path, activation: str, residual: bool):
+    named = {"activation": activation, "pads": [1] * 4}
+    if ACTIVATIONS[activation]:
+        named["activation_params"] = ACTIVATIONS[activation]
+    inputs = ["x", "w1", "b1", *(["z"] if residual else [])]
+    nodes = [
+        make("FusedConv", inputs, ["c"], "fused", domain="com.microsoft", **named),
+        make("GlobalAveragePool", ["c"], ["p"]),
+        make("Flatten", ["p"], ["y"]),
+    ]
+    z = tensor("z", floats(1, 6, 8, 8))
+    tensors = [*(tensor(name, WEIGHTS[name]) for name in ("w1", "b1")), z]
+    shapes = [info("x", [1, 3, 8, 8])], [info("y", [1, 6])]
+    data = model_bytes(nodes, tensors, *shapes, domains=["com.microsoft"])
+    path = tmp_path / "fused.onnx"
+    path.write_bytes(data)
+    classifier = Classifier(load(path).graph)
+    parity = compare(
+        classifier, OrtModel(path, classifier.signature.input, "cpu"), floats(3, 3, 8, 8)
+    )
+    assert parity.largest < 1e-5
+    kinds = [node.op_type for node in classifier.graph.nodes][: 2 + residual]
+    assert kinds == ["Conv", *(["Add"] if residual else []), activation]
+    (layer,) = find_layers(classifier)
+    assert (layer.param, layer.bias is not None) == ("w1", True)
