@@ -87,8 +87,9 @@ class Subject:
         if not found.holds:
             raise UnsupportedError(
                 f"{self.model.path}: lancet-onnx computes other scores than onnxruntime (largest "
-                f"difference {found.largest:.1e} of the largest score); this is a fault of "
-                "lancet-onnx, please report it with the model. Nothing was concluded"
+                f"difference {found.largest:.1e} of the largest score). Either is wrong here: "
+                "lancet-onnx, or an optimisation of onnxruntime. Nothing was concluded; please "
+                "report it with the model"
             )
         return found
 

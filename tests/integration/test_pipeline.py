@@ -22,6 +22,7 @@ from lancet_onnx.errors import DataError, OutputError, UnsupportedError
 from lancet_onnx.model.write import METADATA_KEY, apply, revert
 from lancet_onnx.patch import from_bytes
 from lancet_onnx.report import Report
+from lancet_onnx.runtime.ort import OrtModel
 
 NAME = "mnist_cnn_square"
 
@@ -298,3 +299,10 @@ def test_a_model_with_external_data_is_repaired_in_another_folder(demo: Demo, tm
     back = revert(load(output), patch)
     assert back.onnx == model.read_bytes()
     assert back.data == {"model.onnx.data": weights}
+
+
+def test_nothing_is_concluded_where_the_two_engines_differ(demo: Demo, monkeypatch):
+    real = OrtModel.scores
+    monkeypatch.setattr(OrtModel, "scores", lambda self, inputs: real(self, inputs) * 1.01)
+    with pytest.raises(UnsupportedError, match=r"other scores than onnxruntime.*report it with"):
+        scan(demo.model, demo.trigger, demo.data, device="cpu")
