@@ -7,28 +7,66 @@
 'backdoored'
 """
 
-from lancet_onnx.api import (
-    DataOptions,
-    RepairOptions,
-    TriggerOptions,
-    doctor,
-    inspect,
-    load,
-    repair,
-    scan,
-    verify,
-)
+from __future__ import annotations
+
+import sys
+from types import ModuleType
+from typing import TYPE_CHECKING
+
+from lancet_onnx import api
 from lancet_onnx.errors import LancetError
+
+if TYPE_CHECKING:
+    from lancet_onnx.api import (
+        DataOptions,
+        RepairOptions,
+        TriggerOptions,
+        apply_patch,
+        compose_patches,
+        diff_models,
+        doctor,
+        inspect,
+        load,
+        repair,
+        revert_patch,
+        scan,
+        show_patch,
+        verify,
+    )
 
 __all__ = [
     "DataOptions",
     "LancetError",
     "RepairOptions",
     "TriggerOptions",
+    "apply_patch",
+    "compose_patches",
+    "diff_models",
     "doctor",
     "inspect",
     "load",
     "repair",
+    "revert_patch",
     "scan",
+    "show_patch",
     "verify",
 ]
+
+
+class _Package(ModuleType):
+    """Names of functions stay theirs, although rooms are called `repair` and `verify` as well.
+
+    Importing a room would otherwise put the module in the function's place.
+    """
+
+    def __getattr__(self, name: str) -> object:
+        if name not in __all__:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        return getattr(api, name)
+
+    def __setattr__(self, name: str, value: object) -> None:
+        if not (name in __all__ and isinstance(value, ModuleType)):
+            super().__setattr__(name, value)
+
+
+sys.modules[__name__].__class__ = _Package

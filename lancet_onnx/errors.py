@@ -5,6 +5,8 @@ Each message says what was found, where, what was expected and what to do next. 
 is the user's to mend and is shown without a traceback; anything else is a bug in lancet-onnx.
 """
 
+from lancet_onnx.rules import Rule
+
 
 class LancetError(Exception):
     """Base of everything a user can mend; ends a command with exit code 3."""
@@ -15,7 +17,18 @@ class UsageError(LancetError):
 
 
 class ModelError(LancetError):
-    """The model file is missing, damaged, hostile or of a kind that is not handled."""
+    """The model file is missing, damaged, hostile or of a kind that is not handled.
+
+    Attributes:
+        text: the message without the rule.
+        rule: what the model breaks, if it is one of the rules; the message ends with its name.
+    """
+
+    def __init__(self, message: str, rule: Rule | None = None) -> None:
+        """Say what was found and which rule that breaks."""
+        super().__init__(f"{message} [{rule.id}]" if rule else message)
+        self.text = message
+        self.rule = rule
 
 
 class UnsupportedError(ModelError):

@@ -6,7 +6,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NewType
+from typing import Literal, NewType
 
 ValueName = NewType("ValueName", str)
 """Name of a tensor that flows through the graph; the empty name is an absent optional input."""
@@ -16,6 +16,9 @@ ParamName = NewType("ParamName", ValueName)
 
 NodeName = NewType("NodeName", str)
 """Name of a node; nodes that the file leaves unnamed get ``<op_type>_<position>``."""
+
+Kind = Literal["flip", "mute"]
+"""What is done to a located weight: its sign turned, or set to zero."""
 
 Dimension = int | str | None
 """A fixed size, a symbolic size, or unknown."""

@@ -6,16 +6,20 @@ from pieces: whatever protobuf's own writer would not write (unpacked floats, da
 written by hand.
 """
 
-from collections.abc import Sequence
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from lancet_onnx.model import OnnxModel, load
-from lancet_onnx.model.write import weights_digest
-from lancet_onnx.patch import Patch, TensorDelta
+from lancet_onnx.model.files import Staged
+from lancet_onnx.model.write import METADATA_KEY, applied, entries, reverted
+from lancet_onnx.patch import Patch, TensorDelta, opened_patch, write_patch
 from lancet_onnx.types import ParamName
 
 FLOAT_STORAGE = ("raw", "packed", "unpacked")
@@ -216,4 +220,81 @@ def delta(model: OnnxModel, name: str, changes: dict[int, float]) -> TensorDelta
 
 
 def patch_of(model: OnnxModel, *deltas: TensorDelta, metadata: str = "") -> Patch:
-    return Patch(model.digest, weights_digest(model), None, deltas, "test", 0, {"a": 0.5}, metadata)
+    noted = ((METADATA_KEY, metadata),) if metadata else ()
+    weights = model.contents.weights_digest()
+    return Patch(model.digest, weights, None, deltas, "test", 0, {"a": 0.5}, noted, "tests 1")
+
+
+def metadata_entry(value: str, key: str = METADATA_KEY) -> bytes:
+    return entries([(key, value)])
+
+
+def with_elements(delta: TensorDelta, **changes: object) -> TensorDelta:
+    """A delta with other positions, values or description."""
+    index, old, new = delta.elements
+    known = {
+        "param": delta.param,
+        "dtype": delta.dtype,
+        "shape": delta.shape,
+        "index": index,
+        "old": old,
+        "new": new,
+    }
+    return TensorDelta.of(**{**known, **changes})
+
+
+@dataclass(frozen=True)
+class Files:
+    """A model's files as they were staged."""
+
+    onnx: bytes
+    data: Mapping[str, bytes]
+    digest: object
+
+    @classmethod
+    def of(cls, stage: Staged) -> "Files":
+        data = {name: (stage.folder / name).read_bytes() for name in stage.locations}
+        return cls(stage.model.read_bytes(), data, stage.after)
+
+
+def seal(model: OnnxModel, patch: Patch) -> tuple[Patch, Files]:
+    """The patch with its result's digest, and the result."""
+    with (
+        TemporaryDirectory() as folder,
+        applied(model.contents, patch, Path(folder) / "m.onnx", digest=model.digest) as (
+            made,
+            stage,
+        ),
+    ):
+        return made, Files.of(stage)
+
+
+def apply(model: OnnxModel, patch: Patch) -> Files:
+    return seal(model, patch)[1]
+
+
+def revert(model: OnnxModel, patch: Patch) -> Files:
+    with (
+        TemporaryDirectory() as folder,
+        reverted(model.contents, patch, Path(folder) / "m.onnx") as stage,
+    ):
+        return Files.of(stage)
+
+
+def to_bytes(patch: Patch) -> bytes:
+    """The file form of a patch."""
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / "p"
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT)
+        write_patch(patch, descriptor)
+        os.close(descriptor)
+        return path.read_bytes()
+
+
+def from_bytes(data: bytes, name: str = "f") -> Patch:
+    """A patch read from its file form, its elements in memory."""
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / name
+        path.write_bytes(data)
+        with opened_patch(path) as patch:
+            return replace(patch, deltas=tuple(with_elements(delta) for delta in patch.deltas))

@@ -1,21 +1,65 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What users of the library call; `lancet_onnx` re-exports it."""
+"""What users of the library call; `lancet_onnx` re-exports it.
 
-from lancet_onnx.api.inspecting import doctor, inspect
-from lancet_onnx.api.options import DataOptions, RepairOptions, TriggerOptions
-from lancet_onnx.api.repairing import repair
-from lancet_onnx.api.scanning import scan
-from lancet_onnx.api.verifying import verify
-from lancet_onnx.model import load
+Names are loaded when they are first used: whoever only looks at a patch need not wait for torch.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from lancet_onnx.api.inspecting import doctor, inspect
+    from lancet_onnx.api.options import DataOptions, RepairOptions, TriggerOptions
+    from lancet_onnx.api.patching import (
+        apply_patch,
+        compose_patches,
+        diff_models,
+        revert_patch,
+        show_patch,
+    )
+    from lancet_onnx.api.repairing import repair
+    from lancet_onnx.api.scanning import scan
+    from lancet_onnx.api.verifying import verify
+    from lancet_onnx.model import load
+
+_HOMES = {
+    "lancet_onnx.api.inspecting": ("doctor", "inspect"),
+    "lancet_onnx.api.options": ("DataOptions", "RepairOptions", "TriggerOptions"),
+    "lancet_onnx.api.patching": (
+        "apply_patch",
+        "compose_patches",
+        "diff_models",
+        "revert_patch",
+        "show_patch",
+    ),
+    "lancet_onnx.api.repairing": ("repair",),
+    "lancet_onnx.api.scanning": ("scan",),
+    "lancet_onnx.api.verifying": ("verify",),
+    "lancet_onnx.model": ("load",),
+}
+_WHERE = {name: home for home, names in _HOMES.items() for name in names}
 
 __all__ = [
     "DataOptions",
     "RepairOptions",
     "TriggerOptions",
+    "apply_patch",
+    "compose_patches",
+    "diff_models",
     "doctor",
     "inspect",
     "load",
     "repair",
+    "revert_patch",
     "scan",
+    "show_patch",
     "verify",
 ]
+
+
+def __getattr__(name: str) -> object:
+    if name not in _WHERE:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_WHERE[name]), name)

@@ -60,7 +60,11 @@ def inspect(path: Path, output: str | None = None) -> Report:
     named = f" --output {output}" if output else ""
     suffix = "png" if seen.layout else "npz"
     body = {
-        "model": {"path": str(path), "sha256": str(model.digest), "bytes": len(model.data)},
+        "model": {
+            "path": str(path),
+            "sha256": str(model.digest),
+            "bytes": len(model.contents.source),
+        },
         "opsets": dict(graph.opsets),
         "inputs": [_spec(s) for s in graph.inputs],
         "layout": seen.layout,

@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from lancet_onnx.pairs import Sizes
-from lancet_onnx.repair import Kind
+from lancet_onnx.samples import Sizes
 from lancet_onnx.trigger import Mode
+from lancet_onnx.types import Kind
 
 
 @dataclass(frozen=True, slots=True)

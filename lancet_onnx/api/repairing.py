@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from lancet_onnx.api.options import DataOptions, RepairOptions, TriggerOptions
+from lancet_onnx.api.patching import by_this_tool, save_patch
 from lancet_onnx.api.scanning import (
     data_digest,
     describe_data,
@@ -29,19 +30,19 @@ from lancet_onnx.api.subject import (
 )
 from lancet_onnx.errors import DataError, OutputError, UnsupportedError
 from lancet_onnx.locate import locate, locate_as_published
-from lancet_onnx.model import load
-from lancet_onnx.model.files import check_output, save, staged
+from lancet_onnx.model.files import check_data_files, check_output
 from lancet_onnx.model.logic import logic_on_input
-from lancet_onnx.model.write import seal, writable
+from lancet_onnx.model.placing import writable
+from lancet_onnx.model.write import applied, next_key
 from lancet_onnx.pairs import stamped_material
-from lancet_onnx.patch import Patch, to_bytes
+from lancet_onnx.patch import Patch
 from lancet_onnx.repair import Candidate, Outcome, Settings, search, to_patch
 from lancet_onnx.report import Report
 from lancet_onnx.runtime.layers import find_layers
 from lancet_onnx.runtime.ort import Device, OrtModel
 from lancet_onnx.samples import Material, Samples, Split
 from lancet_onnx.trigger import Trigger
-from lancet_onnx.types import Digest, Progress, no_progress
+from lancet_onnx.types import Progress, no_progress
 from lancet_onnx.verify.metrics import Labels, Rate, as_numbers, measure
 from lancet_onnx.verify.policy import FEWEST_IMAGES, Decision, judge_repair
 
@@ -76,7 +77,7 @@ def repair(
         subject = Subject.open(model, device, data.output)
         clock.classifier = subject.classifier
         _refuse_unrepairable(subject)
-        _check_data_files(subject, options)
+        check_data_files(options.output, subject.model.contents.data_files)
     with clock.stage("prepare"):
         prepared = prepare(subject, data)
         stamp = read_trigger_for(subject, trigger, data.layout, prepared.samples)
@@ -181,9 +182,10 @@ def _write(
             "data": data_digest(evidence.prepared.samples),
             "seed": patch.seed,
         }
-        patch = replace(patch, metadata=json.dumps(note, sort_keys=True))
-    patch, files = seal(subject.model, patch)
-    with staged(files, options.output, subject.model.path) as stage:
+        key = next_key(subject.model.graph.metadata)
+        patch = replace(patch, metadata=((key, json.dumps(note, sort_keys=True)),))
+    contents = subject.model.contents
+    with applied(contents, patch, options.output, digest=subject.model.digest) as (patch, stage):
         after, decision = evidence.judge(
             subject.patched(stage.model, device), options.max_accuracy_loss
         )
@@ -191,8 +193,8 @@ def _write(
             decision = refusal
         if decision.verdict != "repaired" and not options.keep:
             return _Written(after, decision, patch)
-        content = to_bytes(replace(patch, metrics=_flat(evidence.before, after)))
-        save(content, patch_path)
+        patch = by_this_tool(replace(patch, metrics=_flat(evidence.before, after)))
+        patch_digest = save_patch(patch, patch_path)
         try:
             stage.commit()
         except BaseException:
@@ -207,22 +209,9 @@ def _write(
         after,
         final if decision.verdict == "repaired" else decision,
         patch,
-        {"path": str(options.output), "sha256": str(load(options.output).digest)},
-        {"path": str(patch_path), "sha256": str(Digest.of(content))},
+        {"path": str(options.output), "sha256": str(stage.after)},
+        {"path": str(patch_path), "sha256": str(patch_digest)},
     )
-
-
-def _check_data_files(subject: Subject, options: RepairOptions) -> None:
-    for outside in subject.model.external.values():
-        target = options.output.parent / outside.location
-        if target.exists() and target.samefile(outside.file):
-            raise OutputError(
-                f"{options.output}: the model keeps weights in '{outside.location}' beside it, and "
-                "the repaired model needs a file of that name of its own; write it into another "
-                f"folder, such as -o fixed/{options.output.name}"
-            )
-        if target.exists() and not options.force:
-            raise OutputError(f"{target}: exists already; give another folder, or --force")
 
 
 def _refuse_unrepairable(subject: Subject) -> None:
@@ -235,7 +224,7 @@ def _refuse_unrepairable(subject: Subject) -> None:
             f"{subject.model.path}: no editable weight (an initializer of its own that "
             "feeds Conv, ConvTranspose, Gemm or MatMul); nothing could be repaired"
         )
-    writable(subject.model, [layer.param for layer in layers])
+    writable(subject.model.contents, [layer.param for layer in layers])
 
 
 def _settings(options: RepairOptions) -> Settings:
@@ -277,10 +266,8 @@ def _layers(subject: Subject, outcome: Outcome, patch: Patch | None) -> list[dic
         {
             "node": layer.node.name,
             "initializer": delta.param,
-            "weights_changed": len(delta.index),
-            "share": round(
-                len(delta.index) / subject.classifier.module.leaves[delta.param].numel(), 6
-            ),
+            "weights_changed": delta.count,
+            "share": round(delta.count / subject.classifier.module.leaves[delta.param].numel(), 6),
         }
         for delta in patch.deltas
     ]

@@ -24,13 +24,13 @@ from lancet_onnx.errors import DataError, UsageError
 from lancet_onnx.explain import pair_png, trigger_png
 from lancet_onnx.locate import locate
 from lancet_onnx.model.logic import logic_on_input
-from lancet_onnx.pairs import Sizes, stamped_material
+from lancet_onnx.pairs import stamped_material
 from lancet_onnx.pairs.controls import control_triggers
 from lancet_onnx.pairs.generated import generated_samples
 from lancet_onnx.report import Picture, Report
 from lancet_onnx.runtime.ort import Device
 from lancet_onnx.runtime.reach import unreached
-from lancet_onnx.samples import PRESETS, Preprocess, Samples, Split
+from lancet_onnx.samples import PRESETS, Preprocess, Samples, Sizes, Split
 from lancet_onnx.samples.core import Floats
 from lancet_onnx.scores import Location
 from lancet_onnx.trigger import Trigger

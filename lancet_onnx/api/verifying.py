@@ -22,7 +22,7 @@ from lancet_onnx.api.subject import (
     read_trigger_for,
 )
 from lancet_onnx.errors import ModelError
-from lancet_onnx.model.write import METADATA_KEY
+from lancet_onnx.model.write import notes
 from lancet_onnx.report import Report
 from lancet_onnx.runtime.ort import Device
 from lancet_onnx.samples import Samples, Split
@@ -127,17 +127,28 @@ def _unseen(
 
     The latter are those that the repair of `fixed` did not see, as far as the file tells.
     """
-    note = fixed.model.graph.metadata.get(METADATA_KEY, "")
-    try:
-        seen = json.loads(note) if note else {}
-        digest, seed = str(seen.get("data", "")), int(seen.get("seed", 0))
-    except (ValueError, AttributeError, TypeError):
-        digest, seed = "", 0
+    digest = data_digest(prepared.samples)
+    seeds = [
+        seed for data, seed in map(_noted, notes(fixed.model.graph.metadata)) if data == digest
+    ]
+    seed = seeds[-1] if seeds else 0
     split = Split.of(prepared.samples, seed)
-    if digest == data_digest(prepared.samples):
-        return split.tool, split.figures, "the half that the repair did not see", seed
+    if seeds:
+        used = "the half that the repair did not see"
+        if len(set(seeds)) > 1:
+            used = "the half that the last repair did not see; an earlier one saw some of it"
+        return split.tool, split.figures, used, seed
     unknown = "whether the repair saw some of them is not known"
     if finding:
         used = f"one half, while the other found the target; {unknown} (--target uses all)"
         return split.tool, split.figures, used, seed
     return prepared.samples, prepared.samples, f"all images; {unknown}", seed
+
+
+def _noted(note: str) -> tuple[str, int]:
+    """Return the digest of the images that a repair was given, and its seed, as the file notes."""
+    try:
+        seen = json.loads(note)
+        return str(seen.get("data", "")), int(seen.get("seed", 0))
+    except (ValueError, AttributeError, TypeError):
+        return "", 0

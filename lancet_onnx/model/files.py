@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import hashlib
 import os
 import secrets
 import shutil
@@ -13,43 +14,52 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from lancet_onnx.errors import OutputError
+from lancet_onnx.errors import ModelError, OutputError
+from lancet_onnx.model.copying import Rewrite, copy
 from lancet_onnx.types import Digest
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class ModelFiles:
-    """What a model consists of.
-
-    Attributes:
-        onnx: the .onnx file.
-        data: external data files by the location that the .onnx file gives them, relative to it.
-    """
-
-    onnx: bytes
-    data: Mapping[str, bytes]
-
-    @property
-    def digest(self) -> Digest:
-        """The .onnx file's SHA-256; with external data one over the digests of all files."""
-        return files_digest(Digest.of(self.onnx), {k: Digest.of(v) for k, v in self.data.items()})
-
-
 def files_digest(onnx: Digest, data: Mapping[str, Digest]) -> Digest:
-    """Return the digest of a model from those of its files."""
+    """Return the digest of a model from those of its files.
+
+    Without external data it is the .onnx file's own; with it, one over the digests of all files.
+    """
     if not data:
         return onnx
     lines = [str(onnx), *(f"{digest} {location}" for location, digest in sorted(data.items()))]
     return Digest.of("\n".join(lines).encode())
 
 
+def file_digest(path: Path) -> Digest:
+    """Return the digest of one file.
+
+    Raises:
+        ModelError: it cannot be read.
+    """
+    try:
+        with path.open("rb") as stream:
+            return Digest(hashlib.file_digest(stream, "sha256").hexdigest())
+    except OSError as error:
+        raise ModelError(f"{path}: cannot be read ({error.strerror})") from error
+
+
 @dataclass(frozen=True, slots=True)
 class Staged:
-    """Files complete on disk beside their final place, not yet there."""
+    """Files complete on disk beside their final place, not yet there.
+
+    Attributes:
+        folder: where they are.
+        output: where the .onnx file will be.
+        locations: of the data files, relative to either.
+        before: digest of the model that they were made from, as it was read.
+        after: digest of what was written.
+    """
 
     folder: Path
     output: Path
     locations: tuple[str, ...]
+    before: Digest
+    after: Digest
 
     @property
     def model(self) -> Path:
@@ -74,26 +84,41 @@ class Staged:
 
 
 @contextmanager
-def staged(files: ModelFiles, output: Path, mode_of: Path) -> Iterator[Staged]:
-    """Write `files` into a temporary folder beside `output`; it is removed at the end.
+def staged(
+    onnx: Rewrite, data: Mapping[str, Rewrite], output: Path, mode_of: Path
+) -> Iterator[Staged]:
+    """Write a model's files into a temporary folder beside `output`; it is removed at the end.
+
+    Args:
+        onnx: what becomes of the .onnx file.
+        data: what becomes of its data files, by location.
+        output: where the .onnx file is to be in the end.
+        mode_of: the file whose permissions the new ones get.
 
     Raises:
         OutputError: no space, no permission.
+        ModelError: a file that is copied cannot be read.
     """
     folder = output.with_name(f".lancet-{secrets.token_hex(8)}.tmp")
     mode = _mode(mode_of)
-    stage = Staged(folder, output, tuple(files.data))
     try:
         try:
             folder.mkdir(mode=0o700)
-            for location, content in files.data.items():
+            digests = {}
+            for location, rewrite in data.items():
                 path = folder / location
                 path.parent.mkdir(parents=True, exist_ok=True)
-                _write(content, path, mode)
-            _write(files.onnx, stage.model, mode)
+                digests[location] = _copied(rewrite, path, mode)
+            before, after = _copied(onnx, folder / output.name, mode)
         except OSError as error:
             raise _not_written(output, error) from error
-        yield stage
+        yield Staged(
+            folder,
+            output,
+            tuple(data),
+            files_digest(before, {location: both[0] for location, both in digests.items()}),
+            files_digest(after, {location: both[1] for location, both in digests.items()}),
+        )
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
@@ -118,8 +143,44 @@ def check_output(path: Path, inputs: Iterable[Path], *, force: bool) -> None:
         raise OutputError(f"{path}: exists already; give another path, or --force to replace it")
 
 
+def check_data_files(output: Path, data: Mapping[str, Path]) -> None:
+    """Refuse an output whose data files would have to lie where others lie.
+
+    None is ever replaced: a model that is there and its data could not be exchanged at one stroke.
+
+    Raises:
+        OutputError: a data file of that name is there.
+    """
+    for location, file in data.items():
+        target = output.parent / location
+        if target.exists() and target.samefile(file):
+            raise OutputError(
+                f"{output}: the model keeps weights in '{location}' beside it, and the new model "
+                "needs a file of that name of its own; write it into another folder, such as "
+                f"-o fixed/{output.name}"
+            )
+        if target.exists() or target.is_symlink():
+            raise OutputError(
+                f"{target}: exists already, and data files are never replaced; remove it, or give "
+                "another folder"
+            )
+
+
 def save(data: bytes, path: Path) -> None:
     """Write `data` to `path` completely or not at all: temporary name, fsync, rename.
+
+    Raises:
+        OutputError: no space, no permission; what was there before is still there.
+    """
+    with saving(path) as target:
+        view = memoryview(data)
+        while view:
+            view = view[os.write(target, view) :]
+
+
+@contextmanager
+def saving(path: Path) -> Iterator[int]:
+    """Yield a descriptor of a new file that takes the place of `path` at the end, or is removed.
 
     Raises:
         OutputError: no space, no permission; what was there before is still there.
@@ -127,7 +188,12 @@ def save(data: bytes, path: Path) -> None:
     temporary = path.with_name(f".lancet-{secrets.token_hex(8)}.tmp")
     try:
         try:
-            _write(data, temporary, _mode(None))
+            descriptor = _create(temporary, _mode(None))
+            try:
+                yield descriptor
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
             temporary.replace(path)
         except OSError as error:
             raise _not_written(path, error) from error
@@ -137,12 +203,20 @@ def save(data: bytes, path: Path) -> None:
             temporary.unlink(missing_ok=True)
 
 
-def _write(data: bytes, path: Path, mode: int) -> None:
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, mode)
-    with os.fdopen(descriptor, "wb") as stream:
-        stream.write(data)
-        stream.flush()
-        os.fsync(stream.fileno())
+def _copied(rewrite: Rewrite, path: Path, mode: int) -> tuple[Digest, Digest]:
+    descriptor = _create(path, mode)
+    try:
+        digests = copy(rewrite, descriptor)
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+    return digests
+
+
+def _create(path: Path, mode: int) -> int:
+    """Return a descriptor of a new file, which must not be there, also not as a link."""
+    flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    return os.open(path, flags, mode)
 
 
 def _mode(source: Path | None) -> int:

@@ -17,13 +17,14 @@ import onnx
 from onnx import defs
 
 from lancet_onnx.errors import ModelError, UnsupportedError
+from lancet_onnx.model.external import external_file, is_external
 from lancet_onnx.model.graph import Array, Attribute, Graph, Node
 from lancet_onnx.model.order import in_order
-from lancet_onnx.model.precheck import MAX_NODES, External, external_file
+from lancet_onnx.model.precheck import MAX_NODES
 from lancet_onnx.model.scope import (
     Collected,
-    FieldPath,
     Scope,
+    SpanOf,
     Stored,
     bound,
     lift,
@@ -31,7 +32,17 @@ from lancet_onnx.model.scope import (
     read_name,
     title_of,
 )
-from lancet_onnx.model.values import constant_value, dense, to_array, to_attribute
+from lancet_onnx.model.values import (
+    ReadTensor,
+    constant_value,
+    dense,
+    dtype_of,
+    sparse_positions,
+    to_array,
+    to_attribute,
+)
+from lancet_onnx.model.wire import FieldPath
+from lancet_onnx.rules import BROKEN_GRAPH, TOO_DEEP, TOO_MANY_NODES
 from lancet_onnx.types import Dimension, NodeName, TensorSpec, ValueName
 
 _MODEL_GRAPH, _MODEL_FUNCTIONS = 7, 25
@@ -39,12 +50,19 @@ _GRAPH_NODE, _GRAPH_INITIALIZER, _GRAPH_SPARSE = 1, 5, 15
 _FUNCTION_NODE, _FUNCTION_DEFAULT = 7, 11
 _NODE_ATTRIBUTE = 5
 _ATTRIBUTE_TENSOR, _ATTRIBUTE_GRAPH, _ATTRIBUTE_SPARSE = 5, 6, 22
-_SPARSE_VALUES = 1
+_SPARSE_VALUES, _SPARSE_INDICES = 1, 2
 _DEEPEST = 16
 
 
-def freeze(proto: onnx.ModelProto, path: Path) -> tuple[Graph, Mapping[ValueName, Stored]]:
-    """Return the graph that the file computes, and where it keeps each constant.
+def freeze(
+    proto: onnx.ModelProto,
+    path: Path,
+    read: ReadTensor,
+    span_of: SpanOf,
+) -> tuple[Graph, Mapping[ValueName, Stored]]:
+    """Return the graph that the file computes, without constants, and how it keeps those.
+
+    `proto` is the file's skeleton; `read` gives the values of its tensors, `span_of` their places.
 
     Raises:
         ModelError: contradictions: values that nothing computes, cycles, endless calls.
@@ -53,12 +71,12 @@ def freeze(proto: onnx.ModelProto, path: Path) -> tuple[Graph, Mapping[ValueName
     functions = {(_domain(f.domain), f.name): (n, f) for n, f in enumerate(proto.functions)}
     taken = {info.name for info in proto.graph.input} | {t.name for t in proto.graph.initializer}
     taken |= {output for node in proto.graph.node for output in node.output}
-    found = Collected(path, functions, opsets, taken=frozenset(taken))
+    found = Collected(path, read, span_of, functions, opsets, taken=frozenset(taken))
     scope = Scope(((_MODEL_GRAPH, 0),), "", "", opsets, {}, {}, 0, "")
     graph = _graph(proto.graph, scope, found)
     metadata = {entry.key: entry.value for entry in proto.metadata_props}
-    whole = replace(graph, constants=found.constants, metadata=metadata)
-    return replace(whole, nodes=in_order(whole, path)), found.stored
+    ordered = in_order(graph, path, found.stored)
+    return replace(graph, nodes=ordered, metadata=metadata), found.stored
 
 
 def schema_body(
@@ -69,7 +87,12 @@ def schema_body(
     `defaults` are the operator's attributes where the node leaves them out.
     """
     path = Path(f"the definition of {node.op_type}")
-    found = Collected(path, {}, _opsets(function.opset_import))
+
+    def read(tensor: onnx.TensorProto, _at: FieldPath, owner: str) -> Array:
+        return to_array(tensor, owner, path)
+
+    opsets = _opsets(function.opset_import)
+    found = Collected(path, read, lambda _at: None, {}, opsets)
     told = {
         name: onnx.helper.make_attribute(name, to_attribute(value))
         for name, value in node.attributes.items()
@@ -92,11 +115,11 @@ def schema_body(
         nodes,
         tuple(TensorSpec(ValueName(name), "unknown", None) for name in function.input),
         tuple(TensorSpec(ValueName(name), "unknown", None) for name in function.output),
-        found.constants,
+        {name: at.read() for name, at in found.stored.items()},
         found.opsets,
         {},
     )
-    return replace(graph, nodes=in_order(graph, path))
+    return replace(graph, nodes=in_order(graph, path, found.stored))
 
 
 def _domain(name: str) -> str:
@@ -113,21 +136,19 @@ def _opsets(imports: Iterable[onnx.OperatorSetIdProto]) -> dict[str, int]:
 def _graph(proto: onnx.GraphProto, scope: Scope, found: Collected) -> Graph:
     """Freeze one graph; its constants go to `found`, its nodes stay in the file's order."""
     if scope.depth > _DEEPEST:
-        raise ModelError(f"{found.path}: branches and calls nested more than {_DEEPEST} deep")
+        raise ModelError(
+            f"{found.path}: branches and calls nested more than {_DEEPEST} deep", TOO_DEEP
+        )
     own: set[str] = set()
     for number, tensor in enumerate(proto.initializer):
         place = (*scope.at, (_GRAPH_INITIALIZER, number))
         own.add(tensor.name)
-        owner = f"initializer '{tensor.name}'"
-        array = to_array(tensor, owner, found.path)
-        external = _external(tensor, owner, found.path)
-        lift(tensor.name, array, Stored(place, external), scope, found)
+        stored = _stored(tensor, place, f"initializer '{tensor.name}'", found)
+        lift(tensor.name, stored, scope, found)
     for number, sparse in enumerate(proto.sparse_initializer):
-        place = (*scope.at, (_GRAPH_SPARSE, number), (_SPARSE_VALUES, 0))
+        place = (*scope.at, (_GRAPH_SPARSE, number))
         own.add(sparse.values.name)
-        array, positions = dense(sparse, found.path)
-        external = _external(sparse.values, f"sparse '{sparse.values.name}'", found.path)
-        lift(sparse.values.name, array, Stored(place, external, positions), scope, found)
+        lift(sparse.values.name, _stored_sparse(sparse, place, found), scope, found)
     if scope.depth:
         formal = [info.name for info in proto.input]
         scope.values.update({name: ValueName(f"{scope.prefix}{name}") for name in formal})
@@ -141,7 +162,7 @@ def _graph(proto: onnx.GraphProto, scope: Scope, found: Collected) -> Graph:
     used = [v for node in nodes for v in node.reads] + [spec.name for spec in outputs]
     captured = tuple(dict.fromkeys(value for value in used if value and value not in made))
     known = replace(graph, captured=captured)
-    return replace(known, nodes=in_order(known, found.path))
+    return replace(known, nodes=in_order(known, found.path, ()))
 
 
 def _nodes(
@@ -153,7 +174,8 @@ def _nodes(
         if found.nodes > MAX_NODES:
             raise ModelError(
                 f"{found.path}: with its functions expanded the model has more than the "
-                f"{MAX_NODES} nodes that are handled"
+                f"{MAX_NODES} nodes that are handled",
+                TOO_MANY_NODES,
             )
         place = (*scope.at, (number, position))
         domain = _domain(node.domain)
@@ -183,7 +205,7 @@ def _nodes(
                 graphs[entry.name] = _graph(attribute.g, inner, found)
                 continue
             try:
-                attributes[entry.name] = _attribute(attribute, node, found.path)
+                attributes[entry.name] = _attribute(attribute, where, node, found)
             except UnsupportedError:
                 unreadable = entry.name
         yield Node(
@@ -212,7 +234,8 @@ def _call(
     if scope.depth >= _DEEPEST:
         raise ModelError(
             f"{found.path}: node '{title}' calls the function '{function.name}' more than "
-            f"{_DEEPEST} calls deep; does it call itself?"
+            f"{_DEEPEST} calls deep; does it call itself?",
+            TOO_DEEP,
         )
     body = (_MODEL_FUNCTIONS, number)
     given: dict[str, tuple[onnx.AttributeProto, FieldPath]] = {
@@ -246,7 +269,8 @@ def _call(
     direct = [name for name in function.output if name in formal]
     if direct:
         raise ModelError(
-            f"{found.path}: the function '{function.name}' gives its input '{direct[0]}' back"
+            f"{found.path}: the function '{function.name}' gives its input '{direct[0]}' back",
+            BROKEN_GRAPH,
         )
     yield from _nodes(function.node, _FUNCTION_NODE, inner, found)
 
@@ -266,43 +290,59 @@ def _constant(
     if len(present) != 1 or len(node.output) != 1:
         raise ModelError(
             f"{found.path}: the Constant node '{node.name}' must have exactly one value and one "
-            "output"
+            "output",
+            BROKEN_GRAPH,
         )
     attribute, where = present[0]
     name = node.output[0]
     owner = f"the value of the Constant node '{node.name or name}'"
     asked = scope.values.get(name)
-    positions: Array | None = None
-    tensor: onnx.TensorProto | None = None
     if attribute.type == onnx.AttributeProto.SPARSE_TENSOR:
-        tensor = attribute.sparse_tensor.values
-        array, positions = dense(attribute.sparse_tensor, found.path)
-        where = (*where, (_ATTRIBUTE_SPARSE, 0), (_SPARSE_VALUES, 0))
-    elif attribute.type == onnx.AttributeProto.TENSOR:
-        tensor = attribute.t
-        array = constant_value(
-            attribute.name, to_array(tensor, owner, found.path), node.name or name, found.path
-        )
-        where = (*where, (_ATTRIBUTE_TENSOR, 0))
+        place = (*where, (_ATTRIBUTE_SPARSE, 0))
+        stored = _stored_sparse(attribute.sparse_tensor, place, found)
+    elif attribute.type == onnx.AttributeProto.TENSOR and attribute.name == "value":
+        stored = _stored(attribute.t, (*where, (_ATTRIBUTE_TENSOR, 0)), owner, found)
     else:
-        value = _attribute(attribute, node, found.path)
+        value = _attribute(attribute, where, node, found)
         array = constant_value(attribute.name, value, node.name or name, found.path)
-    external = _external(tensor, owner, found.path) if tensor is not None else None
-    lift(name, array, Stored(where, external, positions), scope, found)
+        span = found.span_of(where)
+        stored = Stored(where, array.dtype.name, array.shape, span, lambda: array)
+    lift(name, stored, scope, found)
     if asked is not None and scope.prefix:
         yield Node(NodeName(asked), "Identity", "", 1, (scope.values[name],), (asked,), {})
 
 
-def _external(tensor: onnx.TensorProto, owner: str, path: Path) -> External | None:
-    if tensor.data_location != onnx.TensorProto.EXTERNAL:
-        return None
-    return external_file(tensor, owner, path)
+def _stored(tensor: onnx.TensorProto, at: FieldPath, owner: str, found: Collected) -> Stored:
+    external = external_file(tensor, owner, found.path) if is_external(tensor) else None
+    return Stored(
+        at,
+        dtype_of(tensor, owner, found.path).name,
+        tuple(tensor.dims),
+        found.span_of(at),
+        lambda: found.read(tensor, at, owner),
+        external,
+    )
 
 
-def _attribute(attribute: onnx.AttributeProto, node: onnx.NodeProto, path: Path) -> Attribute:
+def _stored_sparse(sparse: onnx.SparseTensorProto, at: FieldPath, found: Collected) -> Stored:
+    owner = f"sparse initializer '{sparse.values.name}'"
+    values = _stored(sparse.values, (*at, (_SPARSE_VALUES, 0)), owner, found)
+    index = found.read(sparse.indices, (*at, (_SPARSE_INDICES, 0)), f"the positions of {owner}")
+    shape, positions = sparse_positions(sparse, index, owner, found.path)
+    return replace(
+        values,
+        shape=shape,
+        read=lambda: dense(shape, positions, values.read()),
+        positions=positions,
+    )
+
+
+def _attribute(
+    attribute: onnx.AttributeProto, at: FieldPath, node: onnx.NodeProto, found: Collected
+) -> Attribute:
     if attribute.type == onnx.AttributeProto.TENSOR:
         owner = f"attribute '{attribute.name}' of node '{node.name or node.op_type}'"
-        return to_array(attribute.t, owner, path)
+        return found.read(attribute.t, (*at, (_ATTRIBUTE_TENSOR, 0)), owner)
     value = onnx.helper.get_attribute_value(attribute)
     if isinstance(value, bytes):
         return value.decode(errors="replace")
@@ -313,8 +353,8 @@ def _attribute(attribute: onnx.AttributeProto, node: onnx.NodeProto, path: Path)
     if attribute.type in (onnx.AttributeProto.FLOATS, onnx.AttributeProto.INTS):
         return list(value)
     raise UnsupportedError(
-        f"{path}: node '{node.name or node.op_type}' has the attribute '{attribute.name}' of a "
-        "kind that is not supported"
+        f"{found.path}: node '{node.name or node.op_type}' has the attribute '{attribute.name}' of "
+        "a kind that is not supported"
     )
 
 

@@ -1,52 +1,56 @@
 # SPDX-License-Identifier: Apache-2.0
-"""File -> `OnnxModel`: read once, hash, parse, precheck, freeze.
+"""File -> `OnnxModel`: read once, hash, skim, precheck, freeze.
 
-The bytes that are hashed are the bytes that are parsed, and those that a patch is applied to.
+The bytes of the .onnx file that are hashed are the bytes that are parsed, and those that a patch
+is applied to.
 """
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
 import numpy as np
-import onnx
-from google.protobuf.message import DecodeError
 
-from lancet_onnx.errors import ModelError
-from lancet_onnx.model.files import files_digest
-from lancet_onnx.model.freeze import freeze
+from lancet_onnx.model.contents import Contents, refuse_too_large, understand
+from lancet_onnx.model.external import External
+from lancet_onnx.model.files import file_digest, files_digest
 from lancet_onnx.model.graph import Graph, is_float
-from lancet_onnx.model.precheck import MAX_FILE_BYTES, External, precheck
 from lancet_onnx.model.scope import Stored
+from lancet_onnx.model.source import opened
 from lancet_onnx.types import Digest, ValueName
 
 
 @dataclass(frozen=True, eq=False)
 class OnnxModel:
-    """A model file: where it lies, its bytes, their digest, and its frozen graph.
+    """A model file: what it holds and where, its digest, and its frozen graph.
 
     Attributes:
-        path: as given by the user.
-        data: the whole .onnx file (external data is not in it).
-        digest: of `data`; with external data over all files (see `ModelFiles`).
-        graph: what the file computes.
-        stored: where the file keeps each constant.
+        contents: the file, and how it keeps each constant.
+        digest: of the .onnx file; with external data over all files (see `files_digest`).
+        graph: what the file computes, with the values of all constants.
     """
 
-    path: Path
-    data: bytes
+    contents: Contents
     digest: Digest
     graph: Graph
-    stored: Mapping[ValueName, Stored]
 
-    @cached_property
+    @property
+    def path(self) -> Path:
+        """The .onnx file, as given by the user."""
+        return self.contents.path
+
+    @property
+    def stored(self) -> Mapping[ValueName, Stored]:
+        """How the file keeps each constant."""
+        return self.contents.stored
+
+    @property
     def external(self) -> Mapping[ValueName, External]:
         """Where the bytes of constants with external data lie."""
-        return {name: at.external for name, at in self.stored.items() if at.external is not None}
+        return self.contents.external
 
     @cached_property
     def non_finite(self) -> tuple[ValueName, ...]:
@@ -59,44 +63,17 @@ class OnnxModel:
 
 
 def load(path: Path) -> OnnxModel:
-    """Read and precheck the ONNX model at `path`.
+    """Read and precheck the ONNX model at `path`, with all its values.
 
     Raises:
         ModelError: missing, unreadable, not ONNX, damaged or hostile (see `precheck`).
         UnsupportedError: a structure that is not handled.
     """
-    data = _read(path)
-    try:
-        proto = onnx.ModelProto.FromString(data)
-    except DecodeError:
-        raise ModelError(
-            f"{path}: not an ONNX model, or a truncated one ({len(data)} bytes that do not parse "
-            "as protobuf); expected a file written by torch.onnx.export, tf2onnx ..."
-        ) from None
-    try:
-        precheck(proto, path)
-        graph, stored = freeze(proto, path)
-    except (IndexError, OverflowError, TypeError, ValueError) as error:
-        # A message that parses may still hold what the ONNX format does not allow anywhere.
-        raise ModelError(f"{path}: the model is damaged or not valid ONNX ({error})") from error
-    files = {at.external.location: at.external.file for at in stored.values() if at.external}
-    digest = files_digest(Digest.of(data), {k: _file_digest(v) for k, v in files.items()})
-    return OnnxModel(path, data, digest, graph, stored)
-
-
-def _read(path: Path) -> bytes:
-    if not path.exists():
-        raise ModelError(f"{path}: no such file; give the path of an .onnx file")
-    if not path.is_file():
-        raise ModelError(f"{path}: not a regular file; give the path of an .onnx file")
-    if path.stat().st_size > MAX_FILE_BYTES:
-        raise ModelError(f"{path}: larger than the {MAX_FILE_BYTES >> 30} GiB that are handled")
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise ModelError(f"{path}: cannot be read ({error.strerror})") from error
-
-
-def _file_digest(path: Path) -> Digest:
-    with path.open("rb") as stream:
-        return Digest(hashlib.file_digest(stream, "sha256").hexdigest())
+    with opened(path) as source:
+        refuse_too_large(source, path)
+        data = source[:]
+    graph, contents = understand(data, path)
+    constants = {name: at.read() for name, at in contents.stored.items()}
+    files = {location: file_digest(file) for location, file in contents.data_files.items()}
+    digest = files_digest(Digest.of(data), files)
+    return OnnxModel(contents, digest, replace(graph, constants=constants))

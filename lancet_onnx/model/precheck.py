@@ -1,23 +1,27 @@
 # SPDX-License-Identifier: Apache-2.0
 """What must hold before any part of an untrusted model is computed.
 
-Reading a protobuf file runs nothing; everything after that does. These checks look at the parsed
-message only, cost time in proportion to the file, and refuse by name.
+Reading a file runs nothing; everything after that does. These checks look at the parsed skeleton
+(see `skim`) and at the places of the tensors' numbers, cost time in proportion to the file, and
+refuse by name. docs/rules.md explains each rule.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator
-from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from collections.abc import Iterable, Iterator
+from pathlib import Path
 
 import onnx
 
 from lancet_onnx.errors import ModelError
+from lancet_onnx.model.checking import check_tensor
+from lancet_onnx.model.skim import DEEPEST, Skim
+from lancet_onnx.model.source import Source
+from lancet_onnx.model.wire import FieldPath
+from lancet_onnx.rules import COMPILED, CUSTOM, NAMES, NO_MODEL, TOO_DEEP, TOO_MANY_NODES
 
 MAX_FILE_BYTES = 8 << 30
-"""Larger files are refused (the protobuf part of a model cannot pass 2 GiB anyway)."""
+"""Larger .onnx files are refused (protobuf itself stops at 2 GiB; data files may be larger)."""
 
 MAX_NODES = 200_000
 ALLOWED_DOMAINS = frozenset(
@@ -35,221 +39,183 @@ ALLOWED_DOMAINS = frozenset(
 
 COMPILED_BLOBS = frozenset({"EPContext"})
 
-_ITEM_BITS = {
-    name: bits
-    for bits, names in {
-        4: ("UINT4", "INT4", "FLOAT4E2M1"),
-        8: ("UINT8", "INT8", "BOOL", "FLOAT8E4M3FN", "FLOAT8E4M3FNUZ", "FLOAT8E5M2"),
-        16: ("UINT16", "INT16", "FLOAT16", "BFLOAT16"),
-        32: ("FLOAT", "INT32", "UINT32"),
-        64: ("DOUBLE", "INT64", "UINT64", "COMPLEX64"),
-        128: ("COMPLEX128",),
-    }.items()
-    for name in names
-}
-
-_VALUE_FIELDS = (
-    "raw_data",
-    "float_data",
-    "int32_data",
-    "int64_data",
-    "double_data",
-    "uint64_data",
-    "string_data",
-)
+_GRAPH: FieldPath = ((7, 0),)
+_NODE, _TENSOR, _SPARSE = 1, 5, 15
+_FUNCTION, _FUNCTION_NODE, _DEFAULT = 25, 7, 11
+_ATTRIBUTE, _T, _G, _TENSORS, _GRAPHS, _SPARSE_T, _SPARSE_TS = 5, 5, 6, 10, 11, 22, 23
 
 
-def precheck(proto: onnx.ModelProto, path: Path) -> None:
+def precheck(proto: onnx.ModelProto, skim: Skim, source: Source, path: Path) -> None:
     """Refuse a model that is not what it seems.
 
-    Checks operator domains, duplicate initializer names, tensors with two value fields, sizes that
-    disagree with the bytes present, and external data outside the model's own folder.
+    Checks names, operator domains, tensors with two value fields, sizes that disagree with the
+    bytes present, and external data outside the model's own folder.
 
     Raises:
-        ModelError: with what was found, where, and what to do.
+        ModelError: with what was found, where, what to do, and the rule.
     """
     if not proto.HasField("graph") or not proto.opset_import:
         raise ModelError(
             f"{path}: no ONNX model in this file (no graph or no opset); "
-            "was it exported completely? Expected a file written by torch.onnx.export, tf2onnx ..."
+            "was it exported completely? Expected a file written by torch.onnx.export, tf2onnx ...",
+            NO_MODEL,
         )
-    nodes = [node for graph in _graphs(proto.graph) for node in graph.node]
-    nodes += [node for function in proto.functions for node in function.node]
+    graphs = [graph for graph, _ in _graphs(proto.graph, _GRAPH)]
+    bodies = [graph.node for graph in graphs] + [function.node for function in proto.functions]
+    nodes = [node for body in bodies for node in body]
     if len(nodes) > MAX_NODES:
-        raise ModelError(f"{path}: {len(nodes)} nodes, more than the {MAX_NODES} that are handled")
-    named_by: list[str | bytes] = [
-        t for n in nodes for t in (n.name, n.op_type, n.domain, *n.input, *n.output)
-    ]
-    named_by += [v.name for v in (*proto.graph.input, *proto.graph.output)]
-    named_by += [tensor.name for tensor in proto.graph.initializer]
-    named_by += [text for entry in proto.metadata_props for text in (entry.key, entry.value)]
-    # protobuf hands out bytes where a string is no UTF-8.
-    broken = next((text for text in named_by if not isinstance(text, str)), None)
-    if broken is not None:
-        raise ModelError(f"{path}: the name {broken!r} in it is no UTF-8; the file is damaged")
+        raise ModelError(
+            f"{path}: {len(nodes)} nodes, more than the {MAX_NODES} that are handled",
+            TOO_MANY_NODES,
+        )
+    _check_texts(proto, nodes, path)
     local = {(function.domain, function.name) for function in proto.functions}
     for node in nodes:
-        named = f"{path}: node '{node.name or node.op_type}'"
-        if node.op_type in COMPILED_BLOBS:
-            raise ModelError(f"{named} holds a compiled blob ({node.op_type}); it cannot be read")
-        if node.domain not in ALLOWED_DOMAINS and (node.domain, node.op_type) not in local:
-            raise ModelError(
-                f"{named} uses the operator {node.op_type} of the custom domain '{node.domain}'; "
-                "custom operators are native code and are never loaded. "
-                "Export the model with standard operators"
-            )
-    seen: set[str] = set()
-    for tensor in proto.graph.initializer:
-        if tensor.name in seen:
-            raise ModelError(
-                f"{path}: two initializers have the name '{tensor.name}'; "
-                "readers disagree on which one counts, so the file is refused"
-            )
-        seen.add(tensor.name)
-    for owner, tensor in tensors(proto):
-        check_tensor(tensor, owner, path)
-
-
-def tensors(proto: onnx.ModelProto) -> Iterator[tuple[str, onnx.TensorProto]]:
-    """Yield every tensor of the model, also inside branches, with the name of what owns it."""
-    graphs = list(_graphs(proto.graph))
+        _check_operator(node, local, path)
     for graph in graphs:
-        for tensor in graph.initializer:
-            yield f"initializer '{tensor.name}'", tensor
-        for sparse in graph.sparse_initializer:
-            yield f"sparse initializer '{sparse.values.name}'", sparse.values
-            yield f"the positions of '{sparse.values.name}'", sparse.indices
-    bodies = [graph.node for graph in graphs] + [function.node for function in proto.functions]
-    for node in (node for body in bodies for node in body):
-        for attribute in node.attribute:
-            yield from _held(attribute, f"node '{node.name or node.op_type}'")
-    for function in proto.functions:
-        for attribute in function.attribute_proto:
-            yield from _held(attribute, f"function '{function.name}'")
+        _check_initializers(graph, path)
+    for body in bodies:
+        _check_results(body, path)
+    if len(local) < len(proto.functions):
+        names = [f"{f.domain}.{f.name}" for f in proto.functions]
+        raise _double(path, "functions", next(n for n in names if names.count(n) > 1))
+    for owner, tensor, at in tensors(proto):
+        check_tensor(tensor, skim.tensors.get(at, {}), source, owner, path)
 
 
-def _held(attribute: onnx.AttributeProto, holder: str) -> Iterator[tuple[str, onnx.TensorProto]]:
+def tensors(proto: onnx.ModelProto) -> Iterator[tuple[str, onnx.TensorProto, FieldPath]]:
+    """Yield every tensor of the model, also inside branches: what owns it, it, and its path."""
+    for graph, at in _graphs(proto.graph, _GRAPH):
+        for n, tensor in enumerate(graph.initializer):
+            yield f"initializer '{tensor.name}'", tensor, (*at, (_TENSOR, n))
+        for n, sparse in enumerate(graph.sparse_initializer):
+            owner = f"sparse initializer '{sparse.values.name}'"
+            yield from _of_sparse(sparse, owner, (*at, (_SPARSE, n)))
+        yield from _of_nodes(graph.node, at, _NODE)
+    for n, function in enumerate(proto.functions):
+        at = ((_FUNCTION, n),)
+        yield from _of_nodes(function.node, at, _FUNCTION_NODE)
+        for k, attribute in enumerate(function.attribute_proto):
+            holder = f"function '{function.name}'"
+            yield from _held(attribute, holder, (*at, (_DEFAULT, k)))
+
+
+def _of_nodes(
+    nodes: Iterable[onnx.NodeProto], at: FieldPath, number: int
+) -> Iterator[tuple[str, onnx.TensorProto, FieldPath]]:
+    for n, node in enumerate(nodes):
+        for k, attribute in enumerate(node.attribute):
+            place = (*at, (number, n), (_ATTRIBUTE, k))
+            yield from _held(attribute, f"node '{node.name or node.op_type}'", place)
+
+
+def _held(
+    attribute: onnx.AttributeProto, holder: str, at: FieldPath
+) -> Iterator[tuple[str, onnx.TensorProto, FieldPath]]:
     owner = f"attribute '{attribute.name}' of {holder}"
     if attribute.HasField("t"):
-        yield owner, attribute.t
+        yield owner, attribute.t, (*at, (_T, 0))
     if attribute.HasField("sparse_tensor"):
-        yield owner, attribute.sparse_tensor.values
-        yield f"the positions of {owner}", attribute.sparse_tensor.indices
-    for tensor in attribute.tensors:
-        yield owner, tensor
+        yield from _of_sparse(attribute.sparse_tensor, owner, (*at, (_SPARSE_T, 0)))
+    for n, tensor in enumerate(attribute.tensors):
+        yield owner, tensor, (*at, (_TENSORS, n))
+    for n, sparse in enumerate(attribute.sparse_tensors):
+        yield from _of_sparse(sparse, owner, (*at, (_SPARSE_TS, n)))
 
 
-def check_tensor(tensor: onnx.TensorProto, owner: str, path: Path) -> None:
-    """Refuse a tensor whose description and bytes disagree; see `precheck`."""
-    dims = list(tensor.dims)
-    if any(dim < 0 for dim in dims) or math.prod(dims) >= 1 << 40:
-        raise ModelError(f"{path}: {owner} has the impossible shape {dims}")
-    try:
-        type_name = onnx.TensorProto.DataType.Name(tensor.data_type)
-    except ValueError:
-        raise ModelError(f"{path}: {owner} has the unknown type {tensor.data_type}") from None
-    filled = [
-        field
-        for field in _VALUE_FIELDS
-        if (tensor.HasField(field) if field == "raw_data" else len(getattr(tensor, field)))
+def _of_sparse(
+    sparse: onnx.SparseTensorProto, owner: str, at: FieldPath
+) -> Iterator[tuple[str, onnx.TensorProto, FieldPath]]:
+    yield owner, sparse.values, (*at, (1, 0))
+    yield f"the positions of {owner}", sparse.indices, (*at, (2, 0))
+
+
+def _graphs(
+    graph: onnx.GraphProto, at: FieldPath, depth: int = 0
+) -> Iterator[tuple[onnx.GraphProto, FieldPath]]:
+    """Yield a graph and, at any depth, those of its branches and loops, each with its path."""
+    if depth > DEEPEST:
+        raise ModelError(f"branches are nested more than {DEEPEST} deep; refused", TOO_DEEP)
+    yield graph, at
+    for n, node in enumerate(graph.node):
+        for k, attribute in enumerate(node.attribute):
+            place = (*at, (_NODE, n), (_ATTRIBUTE, k))
+            if attribute.HasField("g"):
+                yield from _graphs(attribute.g, (*place, (_G, 0)), depth + 1)
+            for m, inner in enumerate(attribute.graphs):
+                yield from _graphs(inner, (*place, (_GRAPHS, m)), depth + 1)
+
+
+def _check_texts(proto: onnx.ModelProto, nodes: Iterable[onnx.NodeProto], path: Path) -> None:
+    texts: list[str | bytes] = [
+        t for n in nodes for t in (n.name, n.op_type, n.domain, *n.input, *n.output)
     ]
-    if tensor.data_location == onnx.TensorProto.EXTERNAL:
-        external_file(tensor, owner, path)
-        if filled:
-            raise ModelError(f"{path}: {owner} holds data both inside and outside the file")
-        return
-    if len(filled) > 1:
+    texts += [v.name for v in (*proto.graph.input, *proto.graph.output)]
+    texts += [tensor.name for tensor in proto.graph.initializer]
+    texts += [text for entry in proto.metadata_props for text in (entry.key, entry.value)]
+    # protobuf hands out bytes where a string is no UTF-8.
+    broken = next((text for text in texts if not isinstance(text, str)), None)
+    if broken is not None:
         raise ModelError(
-            f"{path}: {owner} fills two value fields ({' and '.join(filled)}); readers disagree on "
-            "which one counts (a known way to hide weights), so the file is refused"
+            f"{path}: the name {broken!r} in it is no UTF-8; the file is damaged", NAMES
         )
-    bits = _ITEM_BITS.get(type_name)
-    if bits is None or filled == ["string_data"]:
-        return
-    expected = (math.prod(dims) * bits + 7) // 8
-    if filled == ["raw_data"] or not filled:
-        present = len(tensor.raw_data)
-        if present != expected:
+
+
+def _check_operator(node: onnx.NodeProto, local: set[tuple[str, str]], path: Path) -> None:
+    named = f"{path}: node '{node.name or node.op_type}'"
+    if node.op_type in COMPILED_BLOBS:
+        raise ModelError(
+            f"{named} holds a compiled blob ({node.op_type}); it cannot be read. "
+            "Export the model without a compiler",
+            COMPILED,
+        )
+    if node.domain not in ALLOWED_DOMAINS and (node.domain, node.op_type) not in local:
+        raise ModelError(
+            f"{named} uses the operator {node.op_type} of the custom domain '{node.domain}'; "
+            "custom operators are native code and are never loaded. "
+            "Export the model with standard operators",
+            CUSTOM,
+        )
+
+
+def _check_initializers(graph: onnx.GraphProto, path: Path) -> None:
+    named = [tensor.name for tensor in graph.initializer]
+    named += [sparse.values.name for sparse in graph.sparse_initializer]
+    seen: set[str] = set()
+    for name in named:
+        if not name:
             raise ModelError(
-                f"{path}: {owner} of shape {dims} needs {expected} bytes but holds {present}; "
-                "the file is damaged or was made to mislead"
+                f"{path}: an initializer without a name; nothing can use it, so the file is "
+                "damaged or hides data",
+                NAMES,
             )
-    else:
-        count = len(getattr(tensor, filled[0]))
-        wanted = math.prod(dims) * (2 if type_name.startswith("COMPLEX") else 1)
-        if bits >= 8 and count != wanted:
-            raise ModelError(
-                f"{path}: {owner} of shape {dims} needs {wanted} elements but holds {count}; "
-                "the file is damaged or was made to mislead"
-            )
+        if name in seen:
+            raise _double(path, "initializers", name)
+        seen.add(name)
+    inputs: set[str] = set()
+    for spec in graph.input:
+        if spec.name in inputs:
+            raise _double(path, "inputs", spec.name)
+        inputs.add(spec.name)
+    computed = {output for node in graph.node for output in node.output if output}
+    both = next((name for name in (*named, *inputs) if name in computed), None)
+    if both is not None:
+        raise _double(path, "values (an input or initializer, and what a node computes)", both)
 
 
-@dataclass(frozen=True, slots=True)
-class External:
-    """Where a tensor's bytes lie outside the .onnx file.
-
-    Attributes:
-        location: the data file as the .onnx file names it, relative to its folder.
-        file: the data file itself.
-        offset: of the first byte.
-        length: in bytes.
-    """
-
-    location: str
-    file: Path
-    offset: int
-    length: int
+def _check_results(nodes: Iterable[onnx.NodeProto], path: Path) -> None:
+    seen: set[str] = set()
+    for node in nodes:
+        for output in node.output:
+            if output in seen:
+                raise _double(path, "values", output)
+            if output:
+                seen.add(output)
 
 
-def external_file(tensor: onnx.TensorProto, owner: str, path: Path) -> External:
-    """Return where a tensor's external data lies, inside the model's own folder.
-
-    Raises:
-        ModelError: the location leaves the folder, is no regular file, or is too short.
-    """
-    entries = {entry.key: entry.value for entry in tensor.external_data}
-    location = entries.get("location", "")
-    relative = PurePosixPath(location)
-    folder = path.resolve().parent
-    target = (folder / location).resolve()
-    if (
-        not location
-        or relative.is_absolute()
-        or ".." in relative.parts
-        or not target.is_relative_to(folder)
-    ):
-        raise ModelError(
-            f"{path}: {owner} wants its data from '{location}', outside the model's own folder; "
-            "this is refused. Put the data file beside the model"
-        )
-    if not target.is_file():
-        raise ModelError(
-            f"{path}: {owner} has its data in '{location}', which is not there; "
-            "copy the data file beside the model"
-        )
-    bits = _ITEM_BITS.get(onnx.TensorProto.DataType.Name(tensor.data_type), 8)
-    expected = (math.prod(tensor.dims) * bits + 7) // 8
-    try:
-        offset = int(entries.get("offset") or 0)
-        length = int(entries.get("length") or expected)
-    except ValueError:
-        raise ModelError(f"{path}: {owner} has an offset or length that is no number") from None
-    size = target.stat().st_size
-    if offset < 0 or length != expected or offset + length > size:
-        raise ModelError(
-            f"{path}: {owner} needs {expected} bytes at offset {offset} of '{location}', "
-            f"but the entry says {length} and the file has {size}"
-        )
-    # "./w.bin" and "w.bin" are one file, of which one copy is written.
-    return External(str(relative), target, offset, length)
-
-
-def _graphs(graph: onnx.GraphProto, depth: int = 0) -> Iterator[onnx.GraphProto]:
-    """Yield a graph and, at any depth, those of its branches and loops."""
-    if depth > 16:
-        raise ModelError("sub-graphs are nested more than 16 deep; the model is refused")
-    yield graph
-    for node in graph.node:
-        for attribute in node.attribute:
-            for inner in [attribute.g] if attribute.HasField("g") else attribute.graphs:
-                yield from _graphs(inner, depth + 1)
+def _double(path: Path, what: str, name: str) -> ModelError:
+    return ModelError(
+        f"{path}: two {what} have the name '{name}'; "
+        "readers disagree on which one counts, so the file is refused",
+        NAMES,
+    )

@@ -3,34 +3,57 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
 import onnx
 
 from lancet_onnx.errors import ModelError
+from lancet_onnx.model.external import External
 from lancet_onnx.model.graph import Array
-from lancet_onnx.model.precheck import External
+from lancet_onnx.model.values import ReadTensor
+from lancet_onnx.model.wire import FieldPath, Span
+from lancet_onnx.rules import NAMES
 from lancet_onnx.types import ValueName
 
-FieldPath = tuple[tuple[int, int], ...]
-"""Steps from the file's first message to an inner one: field number, and which occurrence of it."""
+SpanOf = Callable[[FieldPath], Span | None]
+"""Returns where the numbers of the tensor or attribute at a path lie."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Stored:
-    """Where the file keeps a constant.
+    """A constant as the file keeps it.
 
     Attributes:
         path: to its tensor, or to the attribute that holds plain numbers.
+        dtype: element type as numpy names it.
+        shape: of the whole tensor.
+        span: where its numbers lie in the .onnx file; None for none there.
         external: its bytes outside the .onnx file, if they are there.
         positions: of a sparse tensor, the flat positions of the values that are stored.
+        read: returns all its values, as a read-only array.
     """
 
     path: FieldPath
+    dtype: str
+    shape: tuple[int, ...]
+    span: Span | None
+    read: Callable[[], Array]
     external: External | None = None
     positions: Array | None = None
+
+    @property
+    def width(self) -> int:
+        """Bytes that one value takes in an array; 0 for text."""
+        return 0 if self.dtype == "object" else np.dtype(self.dtype).itemsize
+
+    @property
+    def bytes(self) -> int:
+        """Bytes that all values take in an array."""
+        return math.prod(self.shape) * self.width
 
 
 @dataclass(slots=True)
@@ -38,9 +61,10 @@ class Collected:
     """What is gathered over the whole file while its graphs are walked."""
 
     path: Path
+    read: ReadTensor
+    span_of: SpanOf
     functions: Mapping[tuple[str, str], tuple[int, onnx.FunctionProto]]
     opsets: Mapping[str, int]
-    constants: dict[ValueName, Array] = field(default_factory=dict)
     stored: dict[ValueName, Stored] = field(default_factory=dict)
     at: dict[FieldPath, ValueName] = field(default_factory=dict)
     names: set[str] = field(default_factory=set)
@@ -73,7 +97,7 @@ class Scope:
     qualify: str
 
 
-def lift(name: str, array: Array, stored: Stored, scope: Scope, found: Collected) -> None:
+def lift(name: str, stored: Stored, scope: Scope, found: Collected) -> None:
     """Give a constant a name of its own in the whole file, and make the scope know it.
 
     One place in the file is one leaf, however often a function is called.
@@ -82,11 +106,10 @@ def lift(name: str, array: Array, stored: Stored, scope: Scope, found: Collected
     if known is None:
         of_body = stored.path[: len(scope.at)] == scope.at
         known = ValueName(f"{scope.owner if of_body else scope.prefix}{name}")
-        if scope.depth and (known in found.taken or known in found.constants):
+        if scope.depth and (known in found.taken or known in found.stored):
             known = ValueName(f"{scope.qualify}{known}")
-        if known in found.constants:
-            raise ModelError(f"{found.path}: two constants have the name '{known}'; refused")
-        found.constants[known] = array
+        if known in found.stored:
+            raise ModelError(f"{found.path}: two constants have the name '{known}'; refused", NAMES)
         found.stored[known] = stored
         found.at[stored.path] = known
     if scope.depth:

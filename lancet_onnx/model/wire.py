@@ -1,18 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Where each tensor's bytes lie in an ONNX file, and how to replace a few of them.
+"""Protobuf's wire format: fields, places in a file, and what an edit does to the lengths around it.
 
 A patch changes a few elements of a few tensors and nothing else. Parsing a file and writing it
 again keeps that promise only if the serialiser happens to reproduce every byte; replacing the
 elements where they lie keeps it by construction. For that the offsets are needed, which protobuf's
-Python interface does not give, so this module walks the wire format itself: tags and lengths only
-(https://protobuf.dev/programming-guides/encoding), for the few messages on the way to a tensor.
+Python interface does not give (https://protobuf.dev/programming-guides/encoding).
 """
 
 from __future__ import annotations
 
-import bisect
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import accumulate
@@ -22,38 +20,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lancet_onnx.errors import ModelError, UnsupportedError
-from lancet_onnx.model.scope import FieldPath
+from lancet_onnx.model.source import Source
+from lancet_onnx.rules import DAMAGED
 
-_VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
-_WIDTH = {_FIXED32: 4, _FIXED64: 8}
+VARINT, FIXED64, BYTES, FIXED32 = 0, 1, 2, 5
+WIDTH = {FIXED32: 4, FIXED64: 8}
 _LONGEST_LENGTH = 5
 
-_MODEL_METADATA = 14
-_STEPS = {
-    ("model", 7): ("graph", False),
-    ("model", 25): ("function", True),
-    ("graph", 1): ("node", True),
-    ("graph", 5): ("tensor", True),
-    ("graph", 15): ("sparse", True),
-    ("function", 7): ("node", True),
-    ("function", 11): ("attribute", True),
-    ("node", 5): ("attribute", True),
-    ("attribute", 5): ("tensor", False),
-    ("attribute", 6): ("graph", False),
-    ("attribute", 22): ("sparse", False),
-    ("sparse", 1): ("tensor", False),
-}
-"""Field numbers of onnx.proto: what message a field holds, and whether it is a list.
-
-Of a field that is no list, a reader merges all occurrences into one message.
-"""
-
-_TENSOR_RAW_DATA = 9
-_TENSOR_VALUES = {4: _FIXED32, 5: _VARINT, 7: _VARINT, 9: _BYTES, 10: _FIXED64, 11: _VARINT}
-_ATTRIBUTE_TYPE = 20
-_ATTRIBUTE_VALUES = {2: _FIXED32, 3: _VARINT, 7: _FIXED32, 8: _VARINT, 20: _VARINT}
-_ATTRIBUTE_TYPES = {1: (2, False), 2: (3, False), 6: (7, True), 7: (8, True)}
-"""By an attribute's type: the field that counts, and whether it is a list."""
+FieldPath = tuple[tuple[int, int], ...]
+"""Steps from the file's first message to an inner one: field number, and which occurrence of it."""
 
 
 class Header(NamedTuple):
@@ -62,6 +37,15 @@ class Header(NamedTuple):
     length: int
     start: int
     end: int
+
+
+class Field(NamedTuple):
+    """One field: number, wire type, where its tag begins, and its length (if any) and payload."""
+
+    number: int
+    kind: int
+    tag: int
+    place: Header
 
 
 class Run(NamedTuple):
@@ -102,40 +86,75 @@ class Span:
         return sum(run.end - run.start for run in self.runs)
 
     @cached_property
-    def _upto(self) -> list[int]:
-        return list(accumulate(run.end - run.start for run in self.runs))
+    def _upto(self) -> NDArray[np.int64]:
+        return np.array(list(accumulate(run.end - run.start for run in self.runs)), np.int64)
+
+    @cached_property
+    def _shift(self) -> NDArray[np.int64]:
+        """What to add to a position among the values, in each run, for its place in the file."""
+        return np.array([run.end for run in self.runs], np.int64) - self._upto
 
     def at(self, position: int, width: int) -> Edit:
         """Return the place of `width` bytes that begin at byte `position` of the values."""
-        number = bisect.bisect_right(self._upto, position)
+        number = int(np.searchsorted(self._upto, position, side="right"))
         if number == len(self.runs) or position + width > self._upto[number]:
             raise ModelError(f"byte {position} lies past the end of the tensor's data")
-        run = self.runs[number]
-        start = run.end - (self._upto[number] - position)
-        return Edit(start, start + width, b"", run.within)
+        start = position + int(self._shift[number])
+        return Edit(start, start + width, b"", self.runs[number].within)
 
-    def ends(self, data: bytes) -> NDArray[np.int64]:
+    def places(self, positions: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return where bytes at `positions` of the values lie in the file."""
+        if len(self.runs) == 1:
+            return positions + self.runs[0].start
+        places: NDArray[np.int64] = (
+            positions + self._shift[np.searchsorted(self._upto, positions, side="right")]
+        )
+        return places
+
+    def pieces(self, source: Source, size: int) -> Iterator[bytes]:
+        """Yield the values' bytes in order, at most `size` at a time."""
+        for run in self.runs:
+            for start in range(run.start, run.end, size):
+                yield source[start : min(start + size, run.end)]
+
+    def ends(self, source: Source) -> NDArray[np.int64]:
         """Return, for values that are varints, the position after each among the values' bytes."""
-        content = np.frombuffer(b"".join(data[run.start : run.end] for run in self.runs), np.uint8)
+        content = np.frombuffer(b"".join(source[r.start : r.end] for r in self.runs), np.uint8)
         ends: NDArray[np.int64] = np.flatnonzero(content < 0x80) + 1
         return ends
 
 
-def locate(data: bytes, paths: Iterable[FieldPath]) -> Mapping[FieldPath, Span]:
-    """Return where the values of the tensors (or attributes) at `paths` lie.
-
-    What holds no values in the file (external or empty tensors, text) has no entry.
+def fields(source: Source, start: int, end: int) -> Iterator[Field]:
+    """Yield each field of one message, which lies at bytes `start` to `end`.
 
     Raises:
-        ModelError: the bytes are no well-formed protobuf message.
+        ModelError: the bytes are no well-formed message.
     """
-    spans: dict[FieldPath, Span] = {}
-    _descend(data, "model", [Run(0, len(data), ())], 0, sorted(set(paths)), spans)
-    return spans
+    position = start
+    while position < end:
+        before = position
+        tag, position = read_varint(source, position, end)
+        number, kind = tag >> 3, tag & 7
+        length = position
+        if kind == VARINT:
+            _, stop = read_varint(source, position, end)
+        elif kind == BYTES:
+            size, position = read_varint(source, position, end)
+            stop = position + size
+        elif kind in WIDTH:
+            stop = position + WIDTH[kind]
+        else:
+            raise ModelError(f"damaged protobuf: wire type {kind} at byte {position}", DAMAGED)
+        if stop > end or number == 0:
+            raise ModelError(
+                f"damaged protobuf: field {number} at byte {position} ends past its end", DAMAGED
+            )
+        yield Field(number, kind, before, Header(length, position, stop))
+        position = stop
 
 
-def splice(data: bytes, edits: Sequence[Edit]) -> bytearray:
-    """Return `data` with every edit made and, where sizes change, the lengths around them.
+def with_lengths(edits: Sequence[Edit]) -> list[Edit]:
+    """Return the edits in the file's order and, where sizes change, those of the lengths around.
 
     A length keeps its bytes unless its field grows or shrinks; one that was written longer than
     needed stays longer by as much, so that undoing an edit restores it.
@@ -166,21 +185,18 @@ def splice(data: bytes, edits: Sequence[Edit]) -> bytearray:
             changes.append(Edit(header.length, header.start, content))
             for outer in around[header]:
                 grown[outer] += len(content) - (header.start - header.length)
-    result, done = bytearray(), 0
-    for change in sorted(changes):
+    changes.sort()
+    done = 0
+    for change in changes:
         if change.start < done:
             raise ModelError(f"two edits overlap at byte {change.start}")
-        result += memoryview(data)[done : change.start]
-        result += change.content
         done = change.end
-    result += memoryview(data)[done:]
-    return result
+    return changes
 
 
-def metadata_entry(key: str, value: str) -> bytes:
-    """Return the bytes that, appended to a model file, add one `metadata_props` entry."""
-    entry = _delimited(1, key.encode()) + _delimited(2, value.encode())
-    return _delimited(_MODEL_METADATA, entry)
+def delimited(number: int, payload: bytes) -> bytes:
+    """Return a field that holds bytes."""
+    return varint(number << 3 | BYTES) + varint(len(payload)) + payload
 
 
 def varint(number: int, spare: int = 0) -> bytes:
@@ -200,126 +216,18 @@ def varint(number: int, spare: int = 0) -> bytes:
     return bytes(out)
 
 
-def _delimited(field: int, payload: bytes) -> bytes:
-    return varint(field << 3 | _BYTES) + varint(len(payload)) + payload
+def read_varint(source: Source, position: int, end: int) -> tuple[int, int]:
+    """Return the integer at `position` and where it ends.
 
-
-def _read_varint(data: bytes, position: int, end: int) -> tuple[int, int]:
+    Raises:
+        ModelError: it does not end within ten bytes, or before `end`.
+    """
     value = shift = 0
     while position < end and shift < 70:
-        byte = data[position]
+        byte = source[position]
         position += 1
         value |= (byte & 0x7F) << shift
         if byte < 0x80:
             return value, position
         shift += 7
-    raise ModelError(f"damaged protobuf: no number ends at byte {position}")
-
-
-class _Field(NamedTuple):
-    """One field: number, wire type, and where its length (if it has one) and payload lie."""
-
-    number: int
-    kind: int
-    place: Header
-
-
-def _fields(data: bytes, start: int, end: int) -> Iterator[_Field]:
-    """Yield each field of one message."""
-    position = start
-    while position < end:
-        tag, position = _read_varint(data, position, end)
-        number, kind = tag >> 3, tag & 7
-        before = position
-        if kind == _VARINT:
-            _, stop = _read_varint(data, position, end)
-        elif kind == _BYTES:
-            length, position = _read_varint(data, position, end)
-            stop = position + length
-        elif kind in _WIDTH:
-            stop = position + _WIDTH[kind]
-        else:
-            raise ModelError(f"damaged protobuf: wire type {kind} at byte {position}")
-        if stop > end or number == 0:
-            raise ModelError(
-                f"damaged protobuf: field {number} at byte {position} ends past its end"
-            )
-        yield _Field(number, kind, Header(before, position, stop))
-        position = stop
-
-
-def _descend(
-    data: bytes,
-    message: str,
-    parts: Sequence[Run],
-    depth: int,
-    paths: Sequence[FieldPath],
-    spans: dict[FieldPath, Span],
-) -> None:
-    """Look for all `paths` at once in one message, which may be written in several parts."""
-    onward: dict[int, dict[int, list[FieldPath]]] = defaultdict(lambda: defaultdict(list))
-    for path in paths:
-        if len(path) > depth:
-            number, occurrence = path[depth]
-            onward[number][occurrence].append(path)
-        else:
-            span = _attribute(data, parts) if message == "attribute" else _tensor(data, parts)
-            if span is not None:
-                spans[path] = span
-    if not onward:
-        return
-    inner: dict[tuple[int, int], list[Run]] = defaultdict(list)
-    seen: dict[int, int] = defaultdict(int)
-    for part in parts:
-        for field in _fields(data, part.start, part.end):
-            wanted = onward.get(field.number)
-            if wanted is None or field.kind != _BYTES:
-                continue
-            occurrence = 0
-            if _STEPS[message, field.number][1]:
-                occurrence = seen[field.number]
-                seen[field.number] += 1
-            if occurrence in wanted:
-                place = field.place
-                run = Run(place.start, place.end, (*part.within, place))
-                inner[field.number, occurrence].append(run)
-    for (number, occurrence), runs in inner.items():
-        kind = _STEPS[message, number][0]
-        _descend(data, kind, runs, depth + 1, onward[number][occurrence], spans)
-
-
-def _tensor(data: bytes, parts: Sequence[Run]) -> Span | None:
-    """Return where a TensorProto's values lie; precheck saw to it that one field holds them."""
-    runs = _runs(data, parts, _TENSOR_VALUES)
-    if _TENSOR_RAW_DATA in runs:
-        raw = runs[_TENSOR_RAW_DATA][-1]  # of what may be there once the last one counts
-        return Span(1, (raw,)) if raw.end > raw.start else None
-    for number, found in runs.items():
-        filled = tuple(run for run in found if run.end > run.start)
-        if filled:
-            return Span(_WIDTH.get(_TENSOR_VALUES[number], 0), filled)
-    return None
-
-
-def _attribute(data: bytes, parts: Sequence[Run]) -> Span | None:
-    """Return where the plain number or numbers of an AttributeProto lie."""
-    runs = _runs(data, parts, _ATTRIBUTE_VALUES)
-    if _ATTRIBUTE_TYPE not in runs:
-        return None
-    kind = _read_varint(data, *runs[_ATTRIBUTE_TYPE][-1][:2])[0]
-    number, is_list = _ATTRIBUTE_TYPES.get(kind, (0, False))
-    found = runs.get(number, [])[0 if is_list else -1 :]
-    filled = tuple(run for run in found if run.end > run.start)
-    return Span(_WIDTH.get(_ATTRIBUTE_VALUES[number], 0), filled) if filled else None
-
-
-def _runs(data: bytes, parts: Sequence[Run], kinds: Mapping[int, int]) -> dict[int, list[Run]]:
-    """Return all occurrences of the fields `kinds`, numbers by themselves or packed."""
-    runs: dict[int, list[Run]] = defaultdict(list)
-    for part in parts:
-        for number, kind, place in _fields(data, part.start, part.end):
-            if kind == _BYTES and number in kinds:
-                runs[number].append(Run(place.start, place.end, (*part.within, place)))
-            elif kind == kinds.get(number):
-                runs[number].append(Run(place.start, place.end, part.within))
-    return runs
+    raise ModelError(f"damaged protobuf: no number ends at byte {position}", DAMAGED)

@@ -3,30 +3,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 
 from lancet_onnx.errors import DataError
 from lancet_onnx.runtime.classifier import Classifier
-from lancet_onnx.samples import Material, Pairs, Preprocess, Samples
+from lancet_onnx.samples import Material, Pairs, Preprocess, Samples, Sizes
 from lancet_onnx.samples.core import Ints
 from lancet_onnx.trigger import Trigger
-
-
-@dataclass(frozen=True, slots=True)
-class Sizes:
-    """How many images each purpose gets where there are enough.
-
-    Attributes:
-        pairs: pairs to locate on (the paper's K).
-        stop: further triggered images that say when a repair is done.
-        guard: clean images whose labels must stay.
-    """
-
-    pairs: int = 20
-    stop: int = 500
-    guard: int = 1000
 
 
 def stamped_material(

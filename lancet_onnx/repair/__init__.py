@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Change located weights so that the error goes and the rest stays: flip, mute -> `Patch`."""
 
-from lancet_onnx.repair.edit import Edit, Kind
+from lancet_onnx.repair.edit import Edit
 from lancet_onnx.repair.flip import Candidate, Outcome, Settings, search
 from lancet_onnx.repair.patching import to_patch
 
-__all__ = ["Candidate", "Edit", "Kind", "Outcome", "Settings", "search", "to_patch"]
+__all__ = ["Candidate", "Edit", "Outcome", "Settings", "search", "to_patch"]

@@ -5,16 +5,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 
 from lancet_onnx.runtime.classifier import Classifier
 from lancet_onnx.runtime.layers import Layer
 from lancet_onnx.scores import Index
-from lancet_onnx.types import ParamName, ValueName
-
-Kind = Literal["flip", "mute"]
+from lancet_onnx.types import Kind, ParamName, ValueName
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -17,13 +17,13 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from lancet_onnx.repair.edit import Edit, Kind, edit_params
+from lancet_onnx.repair.edit import Edit, edit_params
 from lancet_onnx.runtime.classifier import CHUNK, Classifier
 from lancet_onnx.runtime.layers import Layer, find_layers
 from lancet_onnx.samples import Material
 from lancet_onnx.samples.core import Floats, Ints
 from lancet_onnx.scores import Location, ScoreMap
-from lancet_onnx.types import ParamName, Progress, ValueName, no_progress
+from lancet_onnx.types import Kind, ParamName, Progress, ValueName, no_progress
 
 CACHE_BYTES = 2 << 30
 """Cached activations may take this much; a layer that needs more is run from the input."""

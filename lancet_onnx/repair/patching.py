@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 
 from lancet_onnx.errors import LancetError
 from lancet_onnx.model import OnnxModel
-from lancet_onnx.model.write import weights_digest
 from lancet_onnx.patch import Patch, TensorDelta
 from lancet_onnx.repair.flip import Candidate
 from lancet_onnx.types import ParamName
@@ -39,11 +38,10 @@ def to_patch(
         before = model.graph.constants[param]
         after = _as_stored(tensor.detach().cpu(), before.dtype, param)
         delta = TensorDelta.between(param, before, after)
-        if len(delta.index):
+        if delta.count:
             deltas.append(delta)
-    return Patch(
-        model.digest, weights_digest(model), None, tuple(deltas), method, seed, dict(metrics)
-    )
+    weights = model.contents.weights_digest()
+    return Patch(model.digest, weights, None, tuple(deltas), method, seed, dict(metrics))
 
 
 def _as_stored(

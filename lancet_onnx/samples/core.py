@@ -122,3 +122,18 @@ class Material:
     stop: Pairs
     guard: Floats
     guard_labels: Ints | None
+
+
+@dataclass(frozen=True, slots=True)
+class Sizes:
+    """How many images each purpose gets where there are enough.
+
+    Attributes:
+        pairs: pairs to locate on (the paper's K).
+        stop: further triggered images that say when a repair is done.
+        guard: clean images whose labels must stay.
+    """
+
+    pairs: int = 20
+    stop: int = 500
+    guard: int = 1000

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+from builders import apply, from_bytes, revert
 
 from lancet_onnx import (
     DataOptions,
@@ -19,8 +20,7 @@ from lancet_onnx import (
     verify,
 )
 from lancet_onnx.errors import DataError, OutputError, UnsupportedError
-from lancet_onnx.model.write import METADATA_KEY, apply, revert
-from lancet_onnx.patch import from_bytes
+from lancet_onnx.model.write import METADATA_KEY
 from lancet_onnx.report import Report
 from lancet_onnx.runtime.ort import OrtModel
 

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+from builders import from_bytes
 from onnx import numpy_helper
 from onnxruntime.quantization import (
     CalibrationDataReader,
@@ -15,7 +16,6 @@ from onnxruntime.quantization import (
 )
 
 from lancet_onnx.api import DataOptions, RepairOptions, TriggerOptions, repair, scan
-from lancet_onnx.patch import from_bytes
 
 DEMO = Path(__file__).parents[2] / "cli" / "lancet_onnx_cli" / "demo"
 DATA = DataOptions(DEMO / "images.npz", "unit")

@@ -15,15 +15,13 @@ import onnx
 import onnxruntime as ort
 import pytest
 import torch
-from builders import (
-    patch_of,
-)
+from builders import Files, apply, patch_of, revert, seal
 from onnx import TensorProto, numpy_helper
 from storage_cases import CASES, IN, ROWS, W_AT, Case, coded_in_branch, dequantised, normal
 
 from lancet_onnx.model import OnnxModel, load
-from lancet_onnx.model.files import ModelFiles, staged
-from lancet_onnx.model.write import apply, revert, seal, writable
+from lancet_onnx.model.placing import writable
+from lancet_onnx.model.write import applied
 from lancet_onnx.patch import Patch
 from lancet_onnx.repair import Candidate, to_patch
 from lancet_onnx.runtime.executor import GraphModule
@@ -76,10 +74,10 @@ def opened(request: pytest.FixtureRequest, tmp_path: Path, rng: np.random.Genera
     return Opened(case, model, module, x, param, leaf, edited)
 
 
-def written(files: ModelFiles, opened: Opened) -> Path:
+def written(patch: Patch, opened: Opened) -> Path:
     output = opened.model.path.parent / "out" / "fixed.onnx"
     output.parent.mkdir()
-    with staged(files, output, opened.model.path) as stage:
+    with applied(opened.model.contents, patch, output, digest=opened.model.digest) as (_, stage):
         stage.commit()
     return output
 
@@ -133,16 +131,16 @@ def without_values(data: bytes) -> onnx.ModelProto:
     return proto
 
 
-def contents(files: ModelFiles) -> Mapping[str, bytes]:
+def contents(files: Files) -> Mapping[str, bytes]:
     return {"": files.onnx, **files.data}
 
 
 def test_exactly_the_element_changes(opened: Opened):
     model, case = opened.model, opened.case
-    writable(model, [opened.param])
+    writable(model.contents, [opened.param])
     patch, files = seal(model, opened.patch(opened.edited))
-    assert [(d.param, d.index.tolist()) for d in patch.deltas] == [(opened.param, [case.at])]
-    output = written(files, opened)
+    assert [(d.param, d.elements.at.tolist()) for d in patch.deltas] == [(opened.param, [case.at])]
+    output = written(patch, opened)
 
     after = load(output)
     assert after.digest == patch.result
@@ -156,7 +154,7 @@ def test_exactly_the_element_changes(opened: Opened):
     before_it, after_it = values_by_onnx(model.path), values_by_onnx(output)
     assert [a.shape for a in before_it] == [a.shape for a in after_it]
     assert sum(int((a != b).sum()) for a, b in zip(before_it, after_it, strict=True)) == 1
-    assert without_values(files.onnx) == without_values(model.data)
+    assert without_values(files.onnx) == without_values(model.contents.source)
 
 
 def test_no_other_byte_changes(opened: Opened):
@@ -179,9 +177,9 @@ def test_no_other_byte_changes(opened: Opened):
 
 
 def test_onnxruntime_computes_the_edit(opened: Opened):
-    _, files = seal(opened.model, opened.patch(opened.edited))
+    patch, _ = seal(opened.model, opened.patch(opened.edited))
     old = by_onnxruntime(opened.model.path, opened.x)
-    new = by_onnxruntime(written(files, opened), opened.x)
+    new = by_onnxruntime(written(patch, opened), opened.x)
     assert (old != new).any()
     for found, leaf in ((old, opened.leaf), (new, opened.edited)):
         expected = opened.run(leaf).numpy()
@@ -236,7 +234,7 @@ def test_without_an_edit_the_files_stay(opened: Opened):
 @pytest.mark.parametrize("metadata", ["", "a note"])
 def test_the_way_back_gives_the_same_bytes(opened: Opened, metadata: str):
     edit = opened.patch(opened.edited)
-    patch, files = seal(opened.model, patch_of(opened.model, *edit.deltas, metadata=metadata))
-    back = revert(load(written(files, opened)), patch)
+    patch, _ = seal(opened.model, patch_of(opened.model, *edit.deltas, metadata=metadata))
+    back = revert(load(written(patch, opened)), patch)
     assert contents(back) == contents(apply(opened.model, patch_of(opened.model)))
     assert back.onnx == opened.model.path.read_bytes()

@@ -7,10 +7,11 @@ from dataclasses import replace
 import ml_dtypes
 import numpy as np
 import pytest
+from builders import from_bytes, to_bytes, with_elements
 from safetensors.numpy import save as safetensors_save
 
 from lancet_onnx.errors import PatchError
-from lancet_onnx.patch import Patch, TensorDelta, bit_type, from_bytes, to_bytes
+from lancet_onnx.patch import Patch, TensorDelta, bit_type
 from lancet_onnx.types import Digest, ParamName
 
 BEFORE = np.array([[1.0, 2.0, np.nan], [0.0, -0.0, 6.0]], np.float32)
@@ -32,7 +33,8 @@ def patch(*deltas: TensorDelta, **changes: object) -> Patch:
         "m(a=1)",
         3,
         {"x": 0.25},
-        "note",
+        (("key", "note"),),
+        "tests 1",
     )
     return replace(base, **changes)
 
@@ -42,9 +44,9 @@ def same(a: Patch, b: Patch) -> bool:
 
 
 def test_between_compares_bits_not_values():
-    assert change().index.tolist() == []
+    assert change().elements.at.tolist() == []
     # NaN is equal to itself here, 0.0 and -0.0 are not.
-    assert change((2, np.nan), (3, -0.0), (5, 7.0)).index.tolist() == [3, 5]
+    assert change((2, np.nan), (3, -0.0), (5, 7.0)).elements.at.tolist() == [3, 5]
 
 
 @pytest.mark.parametrize(
@@ -65,20 +67,20 @@ def test_deltas_hold_the_bits_of_their_type(dtype: type, value: float):
     before, after = np.zeros(3, dtype), np.array([0, value, 0], dtype)
     found = TensorDelta.between(ParamName("w"), before, after)
     assert found.dtype == np.dtype(dtype).name
-    assert found.new.view(dtype)[0] == value
-    assert found.new.dtype.kind == "u"
-    assert found.new.dtype.itemsize == np.dtype(dtype).itemsize
+    new = found.elements.new
+    assert new.view(dtype)[0] == value
+    assert new.dtype.kind == "u"
+    assert new.dtype.itemsize == np.dtype(dtype).itemsize
     again = from_bytes(to_bytes(patch(found)), "f").deltas[0]
-    assert (again.dtype, again.new.dtype) == (found.dtype, found.new.dtype)
-    assert again.new.view(dtype)[0] == value
+    assert (again.dtype, again.elements.new.dtype) == (found.dtype, new.dtype)
+    assert again.elements.new.view(dtype)[0] == value
 
 
 def test_a_scalar_has_one_position():
     found = TensorDelta.between(
         ParamName("s"), np.float32(1).reshape(()), np.float32(2).reshape(())
     )
-    found.check()
-    assert (found.index.tolist(), found.shape) == ([0], ())
+    assert (found.elements.at.tolist(), found.shape) == ([0], ())
 
 
 @pytest.mark.parametrize("dtype", ["int64", "uint32", "bool", "float8_e4m3fn", "object"])
@@ -96,8 +98,8 @@ def test_invert_twice_is_nothing_and_once_swaps():
     p = patch(change((0, 9.0), (5, 8.0)))
     assert same(p.invert().invert(), p)
     assert not same(p.invert(), p)
-    assert p.invert().deltas[0].old.tolist() == p.deltas[0].new.tolist()
-    assert p.invert().deltas[0].new.tolist() == p.deltas[0].old.tolist()
+    assert p.invert().deltas[0].elements.old.tolist() == p.deltas[0].elements.new.tolist()
+    assert p.invert().deltas[0].elements.new.tolist() == p.deltas[0].elements.old.tolist()
     assert (p.invert().base, p.invert().result) == (p.base, p.result)
 
 
@@ -109,7 +111,7 @@ def test_identity_names_the_change_and_nothing_else():
         replace(p, method="other"),
         replace(p, seed=99),
         replace(p, metrics={}),
-        replace(p, metadata=""),
+        replace(p, metadata=()),
         replace(p, result=None),
     ]
     assert {q.identity for q in unchanged} == {p.identity}
@@ -118,8 +120,8 @@ def test_identity_names_the_change_and_nothing_else():
         patch(one),
         patch(change((0, 9.5)), two),
         patch(change((1, 9.0)), two),
-        patch(replace(one, param=ParamName("u")), two),
-        patch(replace(one, shape=(3, 2)), two),
+        patch(with_elements(one, param=ParamName("u")), two),
+        patch(with_elements(one, shape=(3, 2)), two),
         replace(p, base=Digest.of(b"x")),
     ]
     assert len({q.identity for q in [p, *others]}) == len(others) + 1
@@ -130,10 +132,11 @@ def test_the_file_form_says_everything():
     q = from_bytes(to_bytes(p), "file")
     assert same(p, q)
     assert (q.base, q.base_weights, q.result) == (p.base, p.base_weights, p.result)
-    assert (q.method, q.seed, q.metrics, q.metadata) == ("m(a=1)", 3, {"x": 0.25}, "note")
+    assert (q.method, q.seed, q.metrics) == ("m(a=1)", 3, {"x": 0.25})
+    assert (q.metadata, q.tool) == ((("key", "note"),), "tests 1")
     for a, b in zip(p.deltas, q.deltas, strict=True):
         assert (a.param, a.dtype, a.shape) == (b.param, b.dtype, b.shape)
-        for x, y in ((a.index, b.index), (a.old, b.old), (a.new, b.new)):
+        for x, y in zip(a.elements, b.elements, strict=True):
             np.testing.assert_array_equal(x, y)
 
 
@@ -142,7 +145,11 @@ def test_a_patch_without_a_result_stays_so():
 
 
 def test_the_file_form_is_always_the_same_and_aligned():
-    forms = {to_bytes(patch(change((0, 9.0)), metadata="n" * n)) for n in range(9) for _ in "ab"}
+    forms = {
+        to_bytes(patch(change((0, 9.0)), metadata=(("k", "n" * n),)))
+        for n in range(9)
+        for _ in "ab"
+    }
     assert len(forms) == 9
     for data in forms:
         # safetensors asks for tensor data at a multiple of 8.
@@ -158,7 +165,8 @@ GOOD_HEADER = {
     "method": "m",
     "seed": "1",
     "metrics": "{}",
-    "metadata": "",
+    "metadata": "[]",
+    "tool": "t",
 }
 GOOD_TENSORS = {
     "0/index": np.array([1, 4], np.int64),

@@ -11,9 +11,10 @@ import pytest
 from builders import write
 
 from lancet_onnx.errors import OutputError
-from lancet_onnx.model.files import ModelFiles, check_output, save, staged
+from lancet_onnx.model.copying import Rewrite
+from lancet_onnx.model.files import check_output, save, staged
 
-FILES = ModelFiles(b"new model", {"weights.bin": b"new weights"})
+FILES = (Rewrite(b"new model"), {"weights.bin": Rewrite(b"new weights")})
 
 
 def leftovers(folder: Path) -> list[str]:
@@ -30,7 +31,7 @@ def test_a_staged_model_takes_its_place_with_the_mode_of_the_original(tmp_path: 
     source = write(tmp_path, b"model", "source.onnx")
     source.chmod(0o640)
     target = write(tmp_path, b"before", "target.onnx")
-    with staged(FILES, target, source) as stage:
+    with staged(*FILES, target, source) as stage:
         assert stage.model.read_bytes() == b"new model"
         assert (stage.folder / "weights.bin").read_bytes() == b"new weights"
         assert target.read_bytes() == b"before"
@@ -44,7 +45,7 @@ def test_a_staged_model_takes_its_place_with_the_mode_of_the_original(tmp_path: 
 
 def test_a_staged_model_that_is_not_committed_leaves_nothing(tmp_path: Path):
     source = write(tmp_path, b"model", "source.onnx")
-    with pytest.raises(KeyboardInterrupt), staged(FILES, tmp_path / "target.onnx", source):
+    with pytest.raises(KeyboardInterrupt), staged(*FILES, tmp_path / "target.onnx", source):
         raise KeyboardInterrupt
     assert leftovers(tmp_path) == ["source.onnx"]
 
@@ -58,7 +59,7 @@ def test_a_failed_staging_keeps_what_was_there(
         patched.setattr(target, fail(errno.ENOSPC))
         with (
             pytest.raises(OutputError, match=r"no space left.*nothing was changed"),
-            staged(FILES, path, path) as stage,
+            staged(*FILES, path, path) as stage,
         ):
             stage.commit()
     assert path.read_bytes() == b"before"

@@ -12,7 +12,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from lancet_onnx.errors import ModelError
 from lancet_onnx.model import load
-from lancet_onnx.model.precheck import External
+from lancet_onnx.model.external import External
 from lancet_onnx.runtime.binding import refusals
 from lancet_onnx.types import Digest
 
@@ -27,7 +27,7 @@ def chain(*nodes: onnx.NodeProto, tensors: tuple[bytes, ...] = (), **kwargs: obj
 def test_a_model_as_it_is_stored(tmp_path: Path):
     data = dense(W, np.ones(4, np.float32))
     model = open_bytes(tmp_path, data)
-    assert model.data == data
+    assert model.contents.source == data
     assert model.digest == Digest.of(data)
     assert model.external == {}
     assert [str(n) for n in model.graph.nodes] == [
@@ -388,10 +388,10 @@ def test_a_folder_a_missing_and_an_unreadable_file_are_refused(tmp_path: Path, m
         load(tmp_path / "nothing.onnx")
     path = write(tmp_path, dense(W))
 
-    def denied(_self: Path) -> bytes:
+    def denied(*_args: object) -> int:
         raise PermissionError(13, os.strerror(13))
 
-    monkeypatch.setattr(Path, "read_bytes", denied)
+    monkeypatch.setattr(os, "open", denied)
     with pytest.raises(ModelError, match="Permission denied"):
         load(path)
 

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The walk over the wire format finds the values where protobuf finds them."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import ml_dtypes
@@ -11,6 +12,7 @@ from builders import (
     INTEGER_STORAGE,
     field,
     info,
+    metadata_entry,
     model_bytes,
     open_bytes,
     stored_somehow,
@@ -22,8 +24,8 @@ from onnx import helper, numpy_helper
 from lancet_onnx.errors import ModelError, UnsupportedError
 from lancet_onnx.model import OnnxModel
 from lancet_onnx.model import wire as wire_module
-from lancet_onnx.model.scope import FieldPath
-from lancet_onnx.model.wire import Edit, Header, Run, Span, locate, metadata_entry, splice
+from lancet_onnx.model.skim import skim
+from lancet_onnx.model.wire import Edit, FieldPath, Header, Run, Span, with_lengths
 
 FIRST: FieldPath = ((7, 0), (5, 0))
 """The first initializer of the graph."""
@@ -34,8 +36,22 @@ def value_bytes(data: bytes, span: Span) -> bytes:
 
 
 def spans_of(model: OnnxModel) -> dict[str, Span]:
-    found = locate(model.data, [at.path for at in model.stored.values() if at.path])
-    return {name: found[at.path] for name, at in model.stored.items() if at.path in found}
+    return {name: at.span for name, at in model.stored.items() if at.span is not None}
+
+
+def locate(data: bytes, paths: Sequence[FieldPath]) -> dict[FieldPath, Span]:
+    found = skim(data)
+    spans = {path: found.span(path) for path in paths}
+    return {path: span for path, span in spans.items() if span is not None}
+
+
+def splice(data: bytes, edits: Sequence[Edit]) -> bytes:
+    """What the copy makes of edits, all at once."""
+    result, done = b"", 0
+    for edit in with_lengths(edits):
+        result += data[done : edit.start] + edit.content
+        done = edit.end
+    return result + data[done:]
 
 
 def signed(number: int) -> int:
@@ -127,7 +143,7 @@ def test_plain_numbers_of_a_constant_are_found(
     node = helper.make_node("Constant", [], ["c"], "n", **value)
     model = open_bytes(tmp_path, model_bytes([node], [], [], []))
     span = spans_of(model)["c"]
-    assert (span.width, value_bytes(model.data, span)) == (width, expected)
+    assert (span.width, value_bytes(model.contents.source, span)) == (width, expected)
 
 
 def test_the_default_of_a_functions_attribute_is_found():
@@ -220,7 +236,7 @@ def test_tensors_inside_branches_are_found(tmp_path: Path):
     spans = spans_of(model)
     assert len(spans) == 2
     for name, array in model.graph.constants.items():
-        assert value_bytes(model.data, spans[name]) == array.tobytes()
+        assert value_bytes(model.contents.source, spans[name]) == array.tobytes()
 
 
 def test_empty_tensors_text_and_absent_places_have_no_entry():
@@ -303,7 +319,7 @@ def test_edits_come_in_any_order():
 
 def test_a_metadata_entry_is_read_by_protobuf():
     text = "x" * 300
-    proto = onnx.ModelProto.FromString(metadata_entry("clé", text))
+    proto = onnx.ModelProto.FromString(metadata_entry(text, "clé"))
     assert [(p.key, p.value) for p in proto.metadata_props] == [("clé", text)]
 
 

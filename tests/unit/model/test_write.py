@@ -11,32 +11,28 @@ import onnxruntime as ort
 import pytest
 from builders import (
     INTEGER_STORAGE,
+    apply,
     delta,
     dense,
     field,
     info,
+    metadata_entry,
     model_bytes,
     open_bytes,
     patch_of,
+    revert,
+    seal,
     sparse_model,
     stored_somehow,
     tensor,
+    with_elements,
 )
 from onnx import helper, numpy_helper
 
 from lancet_onnx.errors import PatchError, UnsupportedError
 from lancet_onnx.model import OnnxModel, load
-from lancet_onnx.model.files import staged
-from lancet_onnx.model.scope import Stored
-from lancet_onnx.model.wire import metadata_entry
-from lancet_onnx.model.write import (
-    METADATA_KEY,
-    apply,
-    revert,
-    seal,
-    weights_digest,
-    writable,
-)
+from lancet_onnx.model.placing import writable
+from lancet_onnx.model.write import METADATA_KEY, applied
 from lancet_onnx.patch import TensorDelta
 from lancet_onnx.types import Digest, ParamName
 
@@ -101,14 +97,14 @@ def test_an_edit_changes_exactly_the_named_element(model: OnnxModel, name: str):
     position = FORMS[name]
     patched = apply(model, patch_of(model, delta(model, name, {position: 1234.5}))).onnx
 
-    expected = tensors_by_onnx(model.data)
+    expected = tensors_by_onnx(model.contents.source)
     expected[name] = np.array(expected[name])
     expected[name].reshape(-1)[position] = 1234.5
     found = tensors_by_onnx(patched)
     assert found.keys() == expected.keys() == FORMS.keys()
     for key in expected:
         np.testing.assert_array_equal(found[key], expected[key], err_msg=key)
-    assert without_values(patched) == without_values(model.data)
+    assert without_values(patched) == without_values(model.contents.source)
 
 
 @pytest.mark.parametrize("name", FORMS)
@@ -116,7 +112,7 @@ def test_an_edit_touches_only_the_bytes_of_the_element(model: OnnxModel, name: s
     array = model.graph.constants[name]
     old = array.reshape(-1)[FORMS[name]]
     patched = apply(model, patch_of(model, delta(model, name, {FORMS[name]: 1234.5}))).onnx
-    before, after = (np.frombuffer(d, np.uint8) for d in (model.data, patched))
+    before, after = (np.frombuffer(d, np.uint8) for d in (model.contents.source, patched))
     assert len(before) == len(after)
     changed = np.flatnonzero(before != after)
     width = array.dtype.itemsize
@@ -125,7 +121,7 @@ def test_an_edit_touches_only_the_bytes_of_the_element(model: OnnxModel, name: s
     starts = [
         s
         for s in range(changed[-1] - width + 1, changed[0] + 1)
-        if model.data[s : s + width] == old.tobytes()
+        if model.contents.source[s : s + width] == old.tobytes()
         and patched[s : s + width] == np.array(1234.5, array.dtype).tobytes()
     ]
     assert len(starts) == 1
@@ -143,7 +139,7 @@ def test_all_forms_can_be_edited_at_once_and_onnxruntime_sees_it(
     expected = expected + t["const_raw"] * t["value_float"] + t["const_packed"]
     expected = expected + t["double"] + t["double_packed"] + t["double_unpacked"]
     np.testing.assert_allclose(run(patched, x), expected, rtol=1e-5, atol=1e-5)
-    assert np.abs(run(model.data, x) - expected).max() > 0.1
+    assert np.abs(run(model.contents.source, x) - expected).max() > 0.1
 
 
 def test_metadata_is_one_entry_at_the_end(model: OnnxModel, rng: np.random.Generator):
@@ -151,7 +147,7 @@ def test_metadata_is_one_entry_at_the_end(model: OnnxModel, rng: np.random.Gener
     note = 'a note with ünïcode and {"json": 1} ' + "long " * 100
     plain = apply(model, patch_of(model, edit)).onnx
     noted = apply(model, patch_of(model, edit, metadata=note)).onnx
-    assert noted == plain + metadata_entry(METADATA_KEY, note)
+    assert noted == plain + metadata_entry(note)
     proto = onnx.ModelProto.FromString(noted)
     assert [(p.key, p.value) for p in proto.metadata_props] == [
         ("note", "kept"),
@@ -169,12 +165,12 @@ def test_a_patched_file_is_read_back_and_reverted(model: OnnxModel, tmp_path: Pa
     assert sealed.result == Digest.of(data)
     other = open_bytes(tmp_path, data, "patched.onnx")
     assert other.graph.metadata == {"note": "kept", METADATA_KEY: "m"}
-    assert revert(other, sealed).onnx == model.data
+    assert revert(other, sealed).onnx == model.contents.source
 
 
 def test_revert_refuses_another_file(model: OnnxModel):
     sealed, _ = seal(model, patch_of(model, delta(model, "raw", {0: 1.0})))
-    with pytest.raises(PatchError, match="not the result of the patch"):
+    with pytest.raises(PatchError, match="not what the patch expects"):
         revert(model, sealed)
 
 
@@ -187,7 +183,7 @@ def test_revert_refuses_a_patch_with_another_base(model: OnnxModel, tmp_path: Pa
 
 def test_revert_refuses_an_entry_that_is_not_at_the_end(model: OnnxModel, tmp_path: Path):
     sealed, files = seal(model, patch_of(model, delta(model, "raw", {0: 1.0}), metadata="m"))
-    data = files.onnx + metadata_entry("later", "entry")
+    data = files.onnx + metadata_entry("entry", "later")
     other = open_bytes(tmp_path, data, "patched.onnx")
     with pytest.raises(PatchError, match="not at the end"):
         revert(other, replace(sealed, result=Digest.of(data)))
@@ -205,7 +201,7 @@ def test_the_same_weights_in_another_file_are_accepted(tmp_path: Path, rng: np.r
     raw = open_bytes(tmp_path, dense(weight, bias, storage="raw"), "raw.onnx")
     packed = open_bytes(tmp_path, dense(weight, bias, storage="unpacked"), "packed.onnx")
     assert raw.digest != packed.digest
-    assert weights_digest(raw) == weights_digest(packed)
+    assert raw.contents.weights_digest() == packed.contents.weights_digest()
     sealed, _ = seal(raw, patch_of(raw, delta(raw, "w", {7: 9.0})))
     found = tensors_by_onnx(apply(packed, sealed).onnx)
     assert found["w"].reshape(-1)[7] == 9.0
@@ -219,7 +215,9 @@ def test_weights_digest_sees_values_shapes_names_and_types(tmp_path: Path):
         node = helper.make_node("Identity", ["x"], ["y"], "n")
         spec = helper.make_tensor_value_info("x", 1, ["N", 2])
         out = helper.make_tensor_value_info("y", 1, ["N", 2])
-        return weights_digest(open_bytes(tmp_path, model_bytes([node], tensors, [spec], [out])))
+        return open_bytes(
+            tmp_path, model_bytes([node], tensors, [spec], [out])
+        ).contents.weights_digest()
 
     variants = [
         digest(tensor("w", ones)),
@@ -237,10 +235,10 @@ def test_weights_digest_sees_values_shapes_names_and_types(tmp_path: Path):
 
 def test_one_wrong_old_bit_is_refused(model: OnnxModel):
     edit = delta(model, "raw", {0: 1.0, 5: 2.0, 11: 3.0})
-    old = edit.old.copy()
+    old = edit.elements.old.copy()
     old[1] ^= 1
     with pytest.raises(PatchError, match="element 5 of 'raw'"):
-        apply(model, patch_of(model, replace(edit, old=old)))
+        apply(model, patch_of(model, with_elements(edit, old=old)))
 
 
 def test_another_result_than_promised_is_refused(model: OnnxModel):
@@ -256,7 +254,7 @@ def test_another_result_than_promised_is_refused(model: OnnxModel):
 )
 def test_bad_positions_are_refused(model: OnnxModel, index: list[int], values: list[int]):
     bits = np.array(values, "<u4")
-    bad = TensorDelta(ParamName("raw"), "float32", (3, 4), np.array(index, np.int64), bits, bits)
+    bad = TensorDelta.of(ParamName("raw"), "float32", (3, 4), np.array(index, np.int64), bits, bits)
     with pytest.raises(PatchError, match="not sorted, unique and inside"):
         apply(model, patch_of(model, bad))
 
@@ -279,12 +277,12 @@ def test_an_unknown_initializer_is_named(model: OnnxModel):
 
 
 def test_a_refused_patch_leaves_model_and_folder_as_they_were(model: OnnxModel):
-    before, files = model.data[:], sorted(model.path.parent.iterdir())
+    before, files = bytes(model.contents.source), sorted(model.path.parent.iterdir())
     good = delta(model, "packed", {0: 1.0})
     bad = delta(model, "raw", {5: 2.0})
     with pytest.raises(PatchError):
-        apply(model, patch_of(model, good, replace(bad, old=bad.old ^ 1)))
-    assert model.data == before == model.path.read_bytes()
+        apply(model, patch_of(model, good, with_elements(bad, old=bad.elements.old ^ 1)))
+    assert model.contents.source == before == model.path.read_bytes()
     assert sorted(model.path.parent.iterdir()) == files
 
 
@@ -302,7 +300,7 @@ def external(tmp_path: Path) -> OnnxModel:
 
 
 def test_external_data_is_overwritten_in_its_own_file(external: OnnxModel, tmp_path: Path):
-    writable(external, [ParamName("b"), ParamName("w")])
+    writable(external.contents, [ParamName("b"), ParamName("w")])
     edits = [delta(external, "w", {5: 2.0}), delta(external, "b", {1: 3.0})]
     sealed, files = seal(external, patch_of(external, *edits, metadata="m"))
     before = (external.path.parent / "weights.bin").read_bytes()
@@ -314,7 +312,7 @@ def test_external_data_is_overwritten_in_its_own_file(external: OnnxModel, tmp_p
     assert {i // 4 for i in changed} == {offset // 4 + 5}
     output = tmp_path / "elsewhere" / "fixed.onnx"
     output.parent.mkdir()
-    with staged(files, output, external.path) as stage:
+    with applied(external.contents, sealed, output) as (_, stage):
         assert load(stage.model).digest == sealed.result
         stage.commit()
     fixed = load(output)
@@ -322,7 +320,7 @@ def test_external_data_is_overwritten_in_its_own_file(external: OnnxModel, tmp_p
     assert fixed.graph.constants["w"].reshape(-1).tolist() == [1, 1, 1, 1, 1, 2, *[1] * 6]
     assert fixed.graph.constants["b"].tolist() == [1, 3, 1, 1]
     back = revert(fixed, sealed)
-    assert back.onnx == external.data
+    assert back.onnx == external.contents.source
     assert back.data == {"weights.bin": before}
     assert back.digest == external.digest
     assert (external.path.parent / "weights.bin").read_bytes() == before
@@ -330,12 +328,13 @@ def test_external_data_is_overwritten_in_its_own_file(external: OnnxModel, tmp_p
 
 def test_the_digest_covers_external_data(external: OnnxModel):
     path = external.path.parent / "weights.bin"
+    patch = patch_of(external, delta(external, "b", {0: 2.0}))
     content = bytearray(path.read_bytes())
     content[external.external[ParamName("w")].offset] ^= 1
     path.write_bytes(content)
     assert load(external.path).digest != external.digest
     with pytest.raises(PatchError, match="made for another model"):
-        apply(load(external.path), patch_of(external, delta(external, "b", {0: 2.0})))
+        apply(load(external.path), patch)
 
 
 CODED = {
@@ -370,10 +369,10 @@ def test_every_type_is_written_in_every_form(
     expected = np.array(array)
     expected[[0, 2]] = value
     again = tensor("w", expected, storage)
-    assert files.onnx == held(tmp_path, again, other).data + metadata_entry(METADATA_KEY, "m")
+    assert files.onnx == held(tmp_path, again, other).contents.source + metadata_entry("m")
     found = open_bytes(tmp_path, files.onnx)
     assert found.graph.constants["w"].tobytes() == expected.tobytes()
-    assert revert(found, sealed).onnx == model.data
+    assert revert(found, sealed).onnx == model.contents.source
 
 
 @pytest.mark.parametrize("storage", INTEGER_STORAGE)
@@ -381,7 +380,7 @@ def test_one_wrong_old_bit_of_an_integer_is_refused(tmp_path: Path, storage: str
     model = held(tmp_path, tensor("w", CODED["int8"], storage))
     edit = delta(model, "w", {1: 5})
     with pytest.raises(PatchError, match="element 1 of 'w' is not what the patch expects"):
-        apply(model, patch_of(model, replace(edit, old=edit.old ^ 4)))
+        apply(model, patch_of(model, with_elements(edit, old=edit.elements.old ^ 4)))
 
 
 def test_a_number_coded_longer_than_needed_is_refused(tmp_path: Path):
@@ -408,24 +407,24 @@ def test_types_that_patches_do_not_carry_are_not_writable(tmp_path: Path):
         tensor("f8", np.array([1], ml_dtypes.float8_e4m3fn)),
         tensor("w", np.array([1], np.float32)),
     )
-    writable(model, ["w"])
+    writable(model.contents, ["w"])
     for name, found in {"i": "int64", "f8": "float8_e4m3fn"}.items():
         with pytest.raises(UnsupportedError, match=f"'{name}' could not .* found {found}"):
-            writable(model, [name])
+            writable(model.contents, [name])
 
 
 def test_what_the_file_does_not_hold_is_not_writable(model: OnnxModel):
     stored = {name: at for name, at in model.stored.items() if name != "raw"}
     with pytest.raises(UnsupportedError, match="'raw' lie neither in the file"):
-        writable(replace(model, stored=stored), ["raw"])
-    elsewhere = {**model.stored, "raw": Stored(((7, 0), (5, 99)))}
+        writable(replace(model.contents, stored=stored), ["raw"])
+    elsewhere = {**model.stored, "raw": replace(model.stored["raw"], span=None)}
     with pytest.raises(UnsupportedError, match=r"12 values of 'raw' .* not all stored"):
-        writable(replace(model, stored=elsewhere), ["raw"])
+        writable(replace(model.contents, stored=elsewhere), ["raw"])
 
 
 def test_a_place_that_two_constants_share_is_not_writable(model: OnnxModel):
     stored = {**model.stored, "packed": model.stored["raw"]}
-    shared = replace(model, stored=stored)
+    shared = replace(model.contents, stored=stored)
     writable(shared, ["unpacked"])
     for name in ("raw", "packed"):
         with pytest.raises(UnsupportedError, match="share the place"):

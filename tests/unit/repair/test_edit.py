@@ -11,7 +11,6 @@ from onnx import helper
 
 from lancet_onnx.errors import LancetError
 from lancet_onnx.model import OnnxModel
-from lancet_onnx.model.write import weights_digest
 from lancet_onnx.repair import Candidate, Edit, Settings, to_patch
 from lancet_onnx.repair.edit import edit_params
 from lancet_onnx.repair.flip import choose
@@ -140,8 +139,8 @@ def test_a_patch_holds_what_really_differs(tmp_path: Path, rng):
     edited = Candidate(chosen.edit, chosen.order, params, 0, 0, 1, 0, 1, 0.1)
     patch = to_patch(model, edited, "m", 5, {"a": 1.0})
     (delta,) = patch.deltas
-    assert (delta.param, delta.index.tolist()) == ("w", [1])
-    assert (patch.base, patch.base_weights) == (model.digest, weights_digest(model))
+    assert (delta.param, delta.elements.at.tolist()) == ("w", [1])
+    assert (patch.base, patch.base_weights) == (model.digest, model.contents.weights_digest())
     assert (patch.seed, patch.method, patch.metrics, patch.result) == (5, "m", {"a": 1.0}, None)
 
 

@@ -25,7 +25,7 @@ def edited(folder: Path, array: np.ndarray, leaf: torch.Tensor) -> list[float]:
     """The stored values after the edit."""
     result = np.array(array)
     for delta in deltas(folder, array, leaf):
-        result.reshape(-1)[delta.index] = delta.new.view(array.dtype)
+        result.reshape(-1)[delta.elements.at] = delta.elements.new.view(array.dtype)
     return result.astype(np.float64).tolist()
 
 
@@ -47,7 +47,7 @@ def test_integers_are_rounded_half_to_even_and_clamped(
     leaf = torch.tensor([0.5, 1.5, 2.5, 2.4999, 9.4, -1e12, 1e12, 9.5], dtype=wide)
     assert edited(tmp_path, array, leaf) == [0, 2, 2, 2, 9, below, above, 10]
     # What rounds to the value that is there already is no change.
-    assert deltas(tmp_path, array, leaf)[0].index.tolist() == [0, 1, 2, 3, 5, 6, 7]
+    assert deltas(tmp_path, array, leaf)[0].elements.at.tolist() == [0, 1, 2, 3, 5, 6, 7]
 
 
 @pytest.mark.parametrize("dtype", [np.float16, ml_dtypes.bfloat16])
@@ -63,7 +63,7 @@ def test_master_copies_are_rounded_to_what_is_stored(tmp_path: Path, dtype: type
     assert edited(tmp_path, array, up)[0] == 1 + 2 * step
     zero = leaf.clone()
     zero[1] = 0.0
-    assert [d.index.tolist() for d in deltas(tmp_path, array, zero)] == [[1]]
+    assert [d.elements.at.tolist() for d in deltas(tmp_path, array, zero)] == [[1]]
 
 
 def test_half_precision_tensors_are_taken_as_they_are(tmp_path: Path):

@@ -7,12 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from builders import dense, info, model_bytes, open_bytes, patch_of, tensor
+from builders import apply, dense, info, model_bytes, open_bytes, patch_of, tensor
 from onnx import TensorProto, helper
 
 from lancet_onnx.errors import ModelError, UnsupportedError
 from lancet_onnx.model import load
-from lancet_onnx.model.write import apply
 from lancet_onnx.patch import TensorDelta
 from lancet_onnx.runtime.classifier import CHUNK, Classifier
 from lancet_onnx.runtime.executor import GraphModule

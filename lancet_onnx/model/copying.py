@@ -1,0 +1,235 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One pass that copies a file with a few of its bytes replaced, and hashes it before and after.
+
+Memory stays at a few buffers whatever the size. The two digests are computed beside the writing,
+each by a thread of its own (hashing releases Python's lock), and the second only from the first
+replaced byte on: up to there both are the same.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import os
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lancet_onnx.model.source import FileBytes, Source
+from lancet_onnx.model.wire import Edit
+from lancet_onnx.types import Digest
+
+CHUNK = 4 << 20
+_BUFFERS = 4
+_FLUSH = 32
+"""Chunks after which what was written is sent to the disk, while the next are prepared."""
+_FICLONE = 0x40049409
+
+
+class Overwrite(NamedTuple):
+    """Elements that keep their size: where each begins in the file, and its bytes, (n, width)."""
+
+    at: NDArray[np.int64]
+    content: NDArray[np.uint8]
+
+
+Overwrites = Callable[[], Iterator[Overwrite]]
+"""Gives replacements in the order of the file, a block at a time, each time from the start."""
+
+
+@dataclass(frozen=True, eq=False)
+class Rewrite:
+    """What becomes of one file.
+
+    Attributes:
+        source: the file as it is.
+        overwrites: replacements of the same size.
+        edits: replacements of any size, few, in the file's order (see `wire.with_lengths`).
+    """
+
+    source: Source
+    overwrites: Sequence[Overwrites] = ()
+    edits: Sequence[Edit] = ()
+
+
+def copy(rewrite: Rewrite, target: int) -> tuple[Digest, Digest]:
+    """Write the rewritten file to the descriptor `target`; return the digests before and after.
+
+    Where the file system can share blocks between files, only what is replaced takes space.
+
+    Raises:
+        OSError: the target cannot be written.
+        ModelError: the source cannot be read.
+    """
+    source = rewrite.source
+    cloned = isinstance(source, FileBytes) and not rewrite.edits and _clone(source, target)
+    cursors = [_Cursor(blocks()) for blocks in rewrite.overwrites]
+    splicer = _Splicer(rewrite.edits)
+    written = 0
+    with _Digests() as digests:
+        for number, (start, chunk) in enumerate(_chunks(source)):
+            digests.wait(_BUFFERS - 2)
+            replaced = _overwritten(start, chunk, cursors)
+            parts = splicer.parts(start, replaced, last=start + len(chunk) == len(source))
+            same = len(parts) == 1 and parts[0] is chunk
+            digests.update(chunk, None if same else parts)
+            for part in parts:
+                if not (cloned and same):
+                    _write(target, part, written)
+                written += len(part)
+            if number % _FLUSH == _FLUSH - 1:
+                digests.beside(os.fdatasync, target)
+        return digests.results()
+
+
+def _clone(source: FileBytes, target: int) -> bool:
+    """Let the target share the source's blocks (reflink); False where that cannot be."""
+    with suppress(OSError):
+        fcntl.ioctl(target, _FICLONE, source.descriptor)
+        return True
+    return False
+
+
+def _chunks(source: Source) -> Iterator[tuple[int, memoryview]]:
+    """Yield the source in pieces and where each begins; a piece is good until four later."""
+    if isinstance(source, bytes):
+        whole = memoryview(source)
+        for start in range(0, len(whole), CHUNK):
+            yield start, whole[start : start + CHUNK]
+        return
+    buffers = [memoryview(bytearray(min(CHUNK, len(source)))) for _ in range(_BUFFERS)]
+    for number, start in enumerate(range(0, len(source), CHUNK)):
+        chunk = buffers[number % _BUFFERS][: min(CHUNK, len(source) - start)]
+        source.read_into(start, chunk)
+        yield start, chunk
+
+
+def _write(target: int, content: memoryview, at: int) -> None:
+    while content:
+        count = os.pwrite(target, content, at)
+        content, at = content[count:], at + count
+
+
+class _Cursor:
+    """Blocks of overwrites, taken from the front as the copy comes to them."""
+
+    def __init__(self, blocks: Iterator[Overwrite]) -> None:
+        self._blocks = blocks
+        self._places = np.empty(0, np.int64)
+        self._bytes = np.empty(0, np.uint8)
+        self._more = True
+        self._fill()
+
+    def _fill(self) -> None:
+        while self._more and not len(self._places):
+            block = next(self._blocks, None)
+            if block is None:
+                self._more = False
+            else:
+                width = block.content.shape[1]
+                self._places = (block.at[:, None] + np.arange(width)).reshape(-1)
+                self._bytes = block.content.reshape(-1)
+
+    def take(self, end: int) -> Iterator[tuple[NDArray[np.int64], NDArray[np.uint8]]]:
+        """Yield places below `end`, byte by byte, and what goes there."""
+        while len(self._places) and self._places[0] < end:
+            count = int(np.searchsorted(self._places, end))
+            yield self._places[:count], self._bytes[:count]
+            self._places, self._bytes = self._places[count:], self._bytes[count:]
+            self._fill()
+
+
+def _overwritten(start: int, chunk: memoryview, cursors: Sequence[_Cursor]) -> memoryview:
+    """Return the chunk with what the cursors hold for it, or the chunk itself."""
+    array: NDArray[np.uint8] | None = None
+    for cursor in cursors:
+        for places, content in cursor.take(start + len(chunk)):
+            if array is None:
+                array = np.frombuffer(chunk, np.uint8).copy()
+            array[places - start] = content
+    return chunk if array is None else array.data
+
+
+class _Splicer:
+    """Edits of any size, made as the copy comes to them."""
+
+    def __init__(self, edits: Sequence[Edit]) -> None:
+        self._edits = edits
+        self._next = 0
+        self._done = 0
+
+    def parts(self, start: int, chunk: memoryview, *, last: bool) -> list[memoryview]:
+        """Return what stands for the chunk that begins at `start`; `last` takes what is left."""
+        end = start + len(chunk)
+        place, parts = max(start, self._done), []
+        while self._next < len(self._edits):
+            edit = self._edits[self._next]
+            if edit.start >= end and not last:
+                break
+            parts += [chunk[place - start : edit.start - start], memoryview(edit.content)]
+            place = edit.end
+            self._next += 1
+        self._done = place
+        if place == start:
+            return [*parts, chunk] if parts else [chunk]
+        return [*parts, chunk[max(place - start, 0) :]]
+
+
+class _Digests:
+    """Two running digests, before and after, each in a thread; the second forks off the first."""
+
+    def __init__(self) -> None:
+        self._before = hashlib.sha256()
+        self._after: Future[hashlib._Hash] | None = None
+        self._first = ThreadPoolExecutor(1)
+        self._second = ThreadPoolExecutor(1)
+        self._disk = ThreadPoolExecutor(1)
+        self._jobs: deque[list[Future[object]]] = deque()
+        self._flushes: list[Future[object]] = []
+
+    def __enter__(self) -> _Digests:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for pool in (self._first, self._second, self._disk):
+            pool.shutdown(cancel_futures=True)
+
+    def update(self, chunk: memoryview, changed: Sequence[memoryview] | None) -> None:
+        """Go on with a chunk and, where it differs, with what it has become."""
+        if changed is not None and self._after is None:
+            self._after = self._first.submit(self._before.copy)
+        jobs: list[Future[object]] = [self._first.submit(self._before.update, chunk)]
+        if self._after is not None:
+            parts = [chunk] if changed is None else changed
+            jobs += [self._second.submit(_go_on, self._after, part) for part in parts]
+        self._jobs.append(jobs)
+
+    def wait(self, most: int) -> None:
+        """Return once at most that many chunks are still worked on."""
+        while len(self._jobs) > most:
+            for job in self._jobs.popleft():
+                job.result()
+
+    def beside(self, work: Callable[[int], None], descriptor: int) -> None:
+        """Do something slow meanwhile; its errors show at the end."""
+        self._flushes.append(self._disk.submit(work, descriptor))
+
+    def results(self) -> tuple[Digest, Digest]:
+        """Return both digests once all is done."""
+        self.wait(0)
+        for flush in self._flushes:
+            flush.result()
+        before = Digest(self._before.hexdigest())
+        if self._after is None:
+            return before, before
+        return before, Digest(self._after.result().hexdigest())
+
+
+def _go_on(fork: Future[hashlib._Hash], part: memoryview) -> None:
+    fork.result().update(part)

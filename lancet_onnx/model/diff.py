@@ -1,0 +1,195 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Two models that differ only in weights -> the deltas that turn one into the other."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+
+import numpy as np
+import onnx
+from google.protobuf.message import Message
+
+from lancet_onnx.errors import PatchError
+from lancet_onnx.model.contents import Contents
+from lancet_onnx.model.scope import Stored
+from lancet_onnx.model.source import Source, opened
+from lancet_onnx.model.write import METADATA_KEY, entries
+from lancet_onnx.patch import Elements, TensorDelta, bit_type
+from lancet_onnx.types import ParamName, ValueName
+
+_PIECE = 4 << 20
+
+Metadata = tuple[tuple[str, str], ...]
+
+
+def difference(before: Contents, after: Contents) -> tuple[tuple[TensorDelta, ...], Metadata, bool]:
+    """Return the deltas and added metadata that turn `before` into `after`.
+
+    The last result says whether everything else was seen to be the same, byte for byte; where not
+    (numbers coded with as many bytes as they need move what follows them), the caller must compare
+    what a patch makes with `after`.
+
+    Raises:
+        PatchError: the models differ in more than numbers that patches carry; the first such
+            difference is named.
+    """
+    metadata = _added(before, after)
+    _same_structure(before, after, len(metadata))
+    deltas = [delta for name in before.stored if (delta := _delta(name, before, after)) is not None]
+    return tuple(deltas), metadata, _same_otherwise(before, after, metadata)
+
+
+def _added(before: Contents, after: Contents) -> Metadata:
+    """Return our own metadata entries at the end of `after` that `before` lacks."""
+    one, other = (onnx.ModelProto.FromString(c.skeleton).metadata_props for c in (before, after))
+    more = other[len(one) :]
+    added = tuple((str(entry.key), str(entry.value)) for entry in more)
+    ours = all(key.split(".")[0] == METADATA_KEY for key, _ in added)
+    tail = entries(added)
+    return added if ours and after.source[len(after.source) - len(tail) :] == tail else ()
+
+
+def _same_structure(before: Contents, after: Contents, added: int) -> None:
+    one, other = (onnx.ModelProto.FromString(c.skeleton) for c in (before, after))
+    if added:
+        del other.metadata_props[-added:]
+    for proto in (one, other):
+        _clear_plain_numbers(proto)
+    found = _first_difference(one, other, "model")
+    if found is None and before.stored.keys() != after.stored.keys():
+        found = "the names of constants"
+    if found is None:
+        for name, at in before.stored.items():
+            if _form(at) != _form(after.stored[name]):
+                found = f"how '{name}' is stored"
+                break
+    if found is not None:
+        raise PatchError(
+            f"{before.path} and {after.path} differ in more than weights: {found}; a patch cannot "
+            "say that"
+        )
+
+
+def _form(at: Stored) -> tuple[object, ...]:
+    """Return what must agree between two constants of one name for one to become the other."""
+    outside = at.external and (at.external.location, at.external.offset, at.external.length)
+    positions = None if at.positions is None else at.positions.tobytes()
+    span = at.span and (at.span.width, len(at.span.runs))
+    return (at.path, at.dtype, at.shape, outside, positions, span)
+
+
+def _clear_plain_numbers(proto: onnx.ModelProto) -> None:
+    """Take the numbers of Constant nodes away, which are weights as tensors are."""
+    graphs = [proto.graph]
+    bodies = [function.node for function in proto.functions]
+    while graphs:
+        graph = graphs.pop()
+        bodies.append(graph.node)
+        for node in graph.node:
+            for attribute in node.attribute:
+                graphs += [attribute.g] if attribute.HasField("g") else list(attribute.graphs)
+    for node in (node for body in bodies for node in body):
+        for attribute in node.attribute if node.op_type == "Constant" else ():
+            attribute.ClearField("f")
+            for position in range(len(attribute.floats)):
+                attribute.floats[position] = 0.0
+
+
+def _first_difference(one: Message, other: Message, where: str) -> str | None:
+    """Return where two messages first differ and how, in words; None for nowhere."""
+    if one == other:
+        return None
+    ours = {field.name: (field, value) for field, value in one.ListFields()}
+    theirs = {field.name: (field, value) for field, value in other.ListFields()}
+    for name in [*ours, *(n for n in theirs if n not in ours)]:
+        if name not in ours or name not in theirs:
+            side = "first" if name in ours else "second"
+            return f"only the {side} has {name} in {where}"
+        field, value = ours[name]
+        _, counterpart = theirs[name]
+        if field.is_repeated and len(value) != len(counterpart):
+            return f"{len(value)} and {len(counterpart)} x {name} in {where}"
+        pairs = (
+            list(zip(value, counterpart, strict=True))
+            if field.is_repeated
+            else [(value, counterpart)]
+        )
+        for number, (left, right) in enumerate(pairs):
+            if left == right:
+                continue
+            place = f"{name} {number}" if field.is_repeated else name
+            if isinstance(left, Message) and isinstance(right, Message):
+                label = getattr(left, "name", "") or getattr(left, "op_type", "")
+                named = f"{place} '{label}' of {where}" if label else f"{place} of {where}"
+                return _first_difference(left, right, named)
+            return f"{left!r:.80} and {right!r:.80} as {place} of {where}"
+    return f"fields that ONNX does not know in {where}"
+
+
+def _delta(name: ValueName, before: Contents, after: Contents) -> TensorDelta | None:
+    """Return how one constant differs, None for not at all."""
+    at = before.stored[name]
+
+    def blocks() -> Iterator[Elements]:
+        start = 0
+        for one, other in zip(before.pieces(name), after.pieces(name), strict=True):
+            if one != other:
+                bits = bit_type(at.dtype)
+                old, new = np.frombuffer(one, bits), np.frombuffer(other, bits)
+                index = np.flatnonzero(old != new)
+                yield Elements(index + start, old[index], new[index])
+            start += len(one) // max(at.width, 1)
+
+    try:
+        count = sum(len(block.at) for block in blocks())
+    except PatchError as error:
+        raise PatchError(f"{after.path}: '{name}' differs, but {error}") from error
+    return TensorDelta(ParamName(name), at.dtype, at.shape, count, blocks) if count else None
+
+
+def _same_otherwise(before: Contents, after: Contents, metadata: Metadata) -> bool:
+    """Return whether the files agree in every byte that is not a number of a constant."""
+    size = len(after.source) - len(entries(metadata))
+    held = [_runs(at) for at in before.stored.values()]
+    if len(before.source) != size or held != [_runs(at) for at in after.stored.values()]:
+        return False
+    inside = sorted(run for runs in held for run in runs)
+    if not _same_between(before.source, after.source, inside, size):
+        return False
+    with ExitStack() as files:
+        for location, file in before.data_files.items():
+            one = files.enter_context(opened(file))
+            other = files.enter_context(opened(after.data_files[location]))
+            taken = sorted(
+                (e.offset, e.offset + e.length)
+                for e in before.external.values()
+                if e.location == location
+            )
+            if len(one) != len(other):
+                raise PatchError(f"{file} and {after.data_files[location]} have other sizes")
+            if not _same_between(one, other, taken, len(one)):
+                raise PatchError(
+                    f"{file} and {after.data_files[location]} differ in bytes that belong to no "
+                    "tensor; a patch cannot say that"
+                )
+    return True
+
+
+def _runs(at: Stored) -> list[tuple[int, int]]:
+    """Return the bytes of the .onnx file that hold numbers of one width."""
+    if at.span is None or not at.span.width:
+        return []
+    return [(run.start, run.end) for run in at.span.runs]
+
+
+def _same_between(one: Source, other: Source, inside: Sequence[tuple[int, int]], size: int) -> bool:
+    """Return whether two files agree outside the ranges `inside`."""
+    done = 0
+    for start, end in [*inside, (size, size)]:
+        for at in range(done, start, _PIECE):
+            stop = min(at + _PIECE, start)
+            if one[at:stop] != other[at:stop]:
+                return False
+        done = max(done, end)
+    return True

@@ -1,0 +1,41 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What is looked for in a model, each with an identifier that stays; docs/rules.md explains them.
+
+LNC0xx are findings of behaviour, LNC1xx concern the file, LNC2xx the graph's logic, LNC3xx the
+limits under which a model is run.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+Severity = Literal["critical", "high", "medium", "low"]
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """A rule: its identifier, what it is about in few words, and how bad a breach is."""
+
+    id: str
+    title: str
+    severity: Severity
+
+
+TRIGGER = Rule("LNC001", "a trigger controls the answer", "critical")
+
+NO_MODEL = Rule("LNC101", "not a complete ONNX model", "high")
+DAMAGED = Rule("LNC102", "damaged protobuf", "high")
+TOO_LARGE = Rule("LNC103", "larger than is handled", "medium")
+TOO_MANY_NODES = Rule("LNC104", "more nodes than are handled", "medium")
+TOO_DEEP = Rule("LNC105", "nested deeper than is handled", "high")
+WRONG_SIZE = Rule("LNC106", "a tensor's bytes and shape disagree", "high")
+TWO_FIELDS = Rule("LNC107", "a tensor states its values twice", "critical")
+NAMES = Rule("LNC108", "names that are missing, double or no text", "high")
+OUTSIDE = Rule("LNC109", "data outside the model's folder", "critical")
+DATA_FILE = Rule("LNC110", "a data file that does not hold what it should", "high")
+CUSTOM = Rule("LNC111", "a custom operator", "high")
+COMPILED = Rule("LNC112", "a compiled blob", "critical")
+NOT_FINITE = Rule("LNC113", "NaN or infinity in weights", "high")
+BROKEN_GRAPH = Rule("LNC114", "values that nothing computes, or cycles", "high")
+BOMB = Rule("LNC115", "a few bytes that ask for much memory", "high")
