@@ -14,8 +14,33 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from lancet_onnx_cli.choices import Color, Device, Format, Layout, Method, Mode, Resize
+from lancet_onnx_cli.choices import Color, Layout, Method, Mode, Resize
+from lancet_onnx_cli.options import (
+    Answer,
+    ColorOption,
+    DataPath,
+    DeviceOption,
+    Formats,
+    LayoutOption,
+    Loss,
+    Mask,
+    Mean,
+    Model,
+    OutputPath,
+    Position,
+    PreprocessOption,
+    Quiet,
+    Reports,
+    ResizeOption,
+    Seed,
+    Std,
+    Target,
+    TriggerMode,
+    TriggerPath,
+    Verbose,
+)
 from lancet_onnx_cli.output import Output, emit, progress, spare
+from lancet_onnx_cli.patch_commands import patch_app
 
 if TYPE_CHECKING:
     from lancet_onnx.api import DataOptions, TriggerOptions
@@ -28,65 +53,6 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
-
-Model = Annotated[Path, typer.Argument(metavar="MODEL", help="An .onnx file.", show_default=False)]
-TriggerPath = Annotated[
-    Path | None,
-    typer.Option("--trigger", help="Trigger picture (or .npz with mask and pattern)."),
-]
-Mask = Annotated[Path | None, typer.Option(help="Grey picture: the trigger's opacity.")]
-TriggerMode = Annotated[
-    Mode | None, typer.Option(help="How to stamp, instead of what the picture implies.")
-]
-Position = Annotated[
-    str | None,
-    typer.Option(help="LEFT,TOP of a trigger smaller than the input (default bottom-right)."),
-]
-Target = Annotated[
-    int | None, typer.Option(help="The attacker's class (default: the one the trigger leads to).")
-]
-DataPath = Annotated[
-    Path | None,
-    typer.Option("--data", help="Folder of class folders, flat folder, .npz (x, y) or CSV."),
-]
-PreprocessOption = Annotated[
-    str | None,
-    typer.Option(
-        help="unit, minus1to1, imagenet, uint8, none, a .toml or a preprocessor_config.json."
-    ),
-]
-Mean = Annotated[str | None, typer.Option(help="Comma-separated means, overriding --preprocess.")]
-Std = Annotated[str | None, typer.Option(help="Comma-separated deviations, likewise.")]
-ColorOption = Annotated[Color | None, typer.Option(help="Channel order the model wants.")]
-LayoutOption = Annotated[Layout | None, typer.Option(help="Axis order the model wants.")]
-ResizeOption = Annotated[Resize, typer.Option(help="How pictures of another size are fitted.")]
-Answer = Annotated[
-    str | None,
-    typer.Option("--output", metavar="NAME", help="Which of the model's outputs holds the scores."),
-]
-DeviceOption = Annotated[Device, typer.Option(help="Where onnxruntime runs.")]
-Seed = Annotated[int, typer.Option(help="Of the split and every other random choice.")]
-Formats = Annotated[
-    list[Format] | None,
-    typer.Option(
-        "-f", "--format", metavar="FORMAT", help="text, json or html; repeatable, with -o for each."
-    ),
-]
-OutputPath = Annotated[
-    list[Path] | None,
-    typer.Option(
-        "-o",
-        "--out",
-        metavar="FILE",
-        help="Where a report goes: .json, .html or .txt; with -f, the last -f first served.",
-    ),
-]
-Quiet = Annotated[bool, typer.Option("-q", "--quiet", help="No progress, no tables.")]
-Verbose = Annotated[bool, typer.Option("-v", "--verbose", help="Also the time of each stage.")]
-Loss = Annotated[
-    float,
-    typer.Option(min=0.0, max=1.0, help="Budget: share of clean images that may be lost."),
-]
 
 
 @app.callback(invoke_without_command=True)
@@ -195,12 +161,7 @@ def repair_command(
     device: DeviceOption = "auto",
     seed: Seed = 0,
     formats: Formats = None,
-    reports: Annotated[
-        list[Path] | None,
-        typer.Option(
-            "--report", metavar="FILE", help="Also write the report here (.html, .json or .txt)."
-        ),
-    ] = None,
+    reports: Reports = None,
     quiet: Quiet = False,
     verbose: Verbose = False,
 ) -> int:
@@ -282,6 +243,9 @@ def verify_command(
         model, fixed, options, stamp, max_accuracy_loss=max_accuracy_loss, device=device
     )
     return emit(report, output)
+
+
+app.add_typer(patch_app)
 
 
 @app.command("inspect")

@@ -96,7 +96,7 @@ def emit(report: Report, output: Output) -> int:
 
     Without a format the tables go to stderr and the verdict, one word, to stdout.
     """
-    from lancet_onnx_cli.render import render_text, render_verdict
+    from lancet_onnx_cli.render import DESCRIBING, render_text, render_verdict
 
     on_stdout = [form for form, path in output.targets if path is None]
     for form, path in output.targets:
@@ -106,7 +106,7 @@ def emit(report: Report, output: Output) -> int:
         render_text(report, Console())
     elif on_stdout:
         sys.stdout.write(_content(report, on_stdout[0]))
-    elif report.command in ("inspect", "doctor"):
+    elif report.command in DESCRIBING:
         if not output.targets:
             render_text(report, Console())
     else:

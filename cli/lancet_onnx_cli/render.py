@@ -30,6 +30,8 @@ def render_text(report: Report, console: Console) -> None:
         _inspect(data, console)
     elif report.command == "doctor":
         _doctor(data, console)
+    elif report.command.startswith("patch "):
+        _patch(data, console)
     else:
         _figures(data, console)
         _changed(data, console)
@@ -40,7 +42,9 @@ def render_text(report: Report, console: Console) -> None:
     problem = "problem: " if report.command == "inspect" else ""
     for reason in report.reasons:
         console.print(f"  {problem}{_text(reason)}", soft_wrap=True)
-    for key, what in (("output", "repaired model"), ("patch", "patch")):
+    new = "repaired model" if report.command == "repair" else "new model"
+    made = ("repair", "patch diff", "patch compose")
+    for key, what in (("output", new), *((("patch", "patch"),) if report.command in made else ())):
         written = data.get(key)
         if isinstance(written, Mapping):
             console.print(f"{what}: {_text(written['path'])}", soft_wrap=True)
@@ -54,9 +58,13 @@ _SHOWN = 12
 """Weights that are named one by one; transformers have dozens of tables that are not edited."""
 
 
+DESCRIBING = ("inspect", "doctor", "patch show")
+"""Commands whose tables are the result."""
+
+
 def render_verdict(report: Report, console: Console) -> None:
     """Print the verdict, one word."""
-    if report.command not in ("inspect", "doctor"):
+    if report.command not in DESCRIBING:
         console.print(f"[{_COLOUR.get(report.verdict, 'bold yellow')}]{report.verdict}[/]")
 
 
@@ -208,6 +216,45 @@ def _inspect(data: Mapping[str, object], console: Console) -> None:
                 console.print(f"{what}: '{_text(name)}', {_text(reason)}", soft_wrap=True)
             if len(reasons) > _SHOWN:
                 console.print(f"{what}: {len(reasons) - _SHOWN} more, see -f json")
+
+
+def _patch(data: Mapping[str, object], console: Console) -> None:
+    if data["command"] == "patch show":
+        for key, what in (
+            ("base", "made for"),
+            ("result", "gives"),
+            ("tool", "made by"),
+            ("method", "method"),
+            ("seed", "seed"),
+        ):
+            console.print(f"{what}: {_text(data[key])}", soft_wrap=True)
+    targets = data.get("targets")
+    if isinstance(targets, list) and targets:
+        table = _table("initializer")
+        for column in ("type", "shape"):
+            table.add_column(column, no_wrap=True)
+        for column in ("changed", "share", "sign only", "mean change", "largest"):
+            table.add_column(column, justify="right", no_wrap=True)
+        for target in targets:
+            table.add_row(
+                _text(target["initializer"]),
+                str(target["dtype"]),
+                "x".join(map(str, target["shape"])),
+                str(target["weights_changed"]),
+                f"{target['share']:.2%}",
+                str(target["flipped"]),
+                f"{target['mean_change']:.3g}",
+                f"{target['largest_change']:.3g}",
+            )
+        console.print(table)
+    console.print(f"numbers changed: {data['weights_changed']}")
+    metrics = data.get("metrics")
+    if isinstance(metrics, Mapping) and metrics:
+        table = _table("measured when it was made")
+        table.add_column("value", justify="right", no_wrap=True)
+        for name, value in metrics.items():
+            table.add_row(_text(name), f"{value:.4g}")
+        console.print(table)
 
 
 def _doctor(data: Mapping[str, object], console: Console) -> None:

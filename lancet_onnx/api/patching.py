@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import replace
 from importlib import metadata
@@ -18,11 +17,10 @@ from numpy.typing import NDArray
 from lancet_onnx.errors import OutputError, PatchError
 from lancet_onnx.model.contents import Contents, survey
 from lancet_onnx.model.diff import difference
+from lancet_onnx.model.digests import file_digest
 from lancet_onnx.model.files import (
     check_data_files,
     check_output,
-    file_digest,
-    files_digest,
     saving,
 )
 from lancet_onnx.model.write import applied, reverted
@@ -48,7 +46,7 @@ def show_patch(path: Path) -> Report:
             "method": patch.method,
             "seed": patch.seed,
             "base": str(patch.base),
-            "base_weights": str(patch.base_weights),
+            "base_weights": str(patch.base_weights) if patch.base_weights else None,
             "result": str(patch.result) if patch.result else None,
             "weights_changed": patch.size,
             "targets": targets,
@@ -121,19 +119,17 @@ def diff_models(before: Path, after: Path, output: Path, *, force: bool = False)
     check_output(output, [before, after], force=force)
     with ExitStack() as stack:
         one, other = (stack.enter_context(survey(path)) for path in (before, after))
-        with ThreadPoolExecutor(2) as pool:
-            digests = [pool.submit(_digest, contents) for contents in (one, other)]
-            weights = pool.submit(one.weights_digest)
-            deltas, added, exact = difference(one, other)
-            base, result = (digest.result() for digest in digests)
-        patch = by_this_tool(Patch(base, weights.result(), result, deltas, "diff", 0, {}, added))
-        if not exact:
+        found = difference(one, other)
+        patch = by_this_tool(
+            Patch(found.before, None, found.after, found.deltas, "diff", 0, {}, found.metadata)
+        )
+        if not found.exact:
             _check_diff(one, patch, before, after)
         saved = save_patch(patch, output)
         targets = [_describe_delta(delta) for delta in patch.deltas]
     body = {
-        "before": {"path": str(before), "sha256": str(base)},
-        "after": {"path": str(after), "sha256": str(result)},
+        "before": {"path": str(before), "sha256": str(found.before)},
+        "after": {"path": str(after), "sha256": str(found.after)},
         "weights_changed": patch.size,
         "targets": targets,
         "patch": {"path": str(output), "sha256": str(saved)},
@@ -200,11 +196,6 @@ def _check(output: Path, contents: Contents, inputs: Iterable[Path], *, force: b
     data = contents.data_files
     check_output(output, [contents.path, *data.values(), *inputs], force=force)
     check_data_files(output, data)
-
-
-def _digest(contents: Contents) -> Digest:
-    files = {location: file_digest(file) for location, file in contents.data_files.items()}
-    return files_digest(file_digest(contents.path), files)
 
 
 def _check_diff(contents: Contents, patch: Patch, before: Path, after: Path) -> None:

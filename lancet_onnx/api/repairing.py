@@ -36,13 +36,13 @@ from lancet_onnx.model.placing import writable
 from lancet_onnx.model.write import applied, next_key
 from lancet_onnx.pairs import stamped_material
 from lancet_onnx.patch import Patch
-from lancet_onnx.repair import Candidate, Outcome, Settings, search, to_patch
+from lancet_onnx.repair import SEARCH, Candidate, Outcome, Settings, search, to_patch
 from lancet_onnx.report import Report
 from lancet_onnx.runtime.layers import find_layers
 from lancet_onnx.runtime.ort import Device, OrtModel
 from lancet_onnx.samples import Material, Samples, Split
 from lancet_onnx.trigger import Trigger
-from lancet_onnx.types import Progress, no_progress
+from lancet_onnx.types import Digest, Progress, no_progress
 from lancet_onnx.verify.metrics import Labels, Rate, as_numbers, measure
 from lancet_onnx.verify.policy import FEWEST_IMAGES, Decision, judge_repair
 
@@ -108,7 +108,7 @@ def repair(
     written = _Written(before, _nothing_found(), None)
     if outcome.chosen is not None:
         with clock.stage("write and verify", 4 * len(split.figures)):
-            method = f"{location.method} | {settings} | K={len(material.pairs)}"
+            method = _method(location.method, settings, material, evidence)
             patch = to_patch(subject.model, outcome.chosen, method, seed, {})
             refusal = None if outcome.reached else _over_budget(outcome.chosen, settings)
             written = _write(subject, patch, patch_path, evidence, refusal, options, device)
@@ -225,6 +225,23 @@ def _refuse_unrepairable(subject: Subject) -> None:
             "feeds Conv, ConvTranspose, Gemm or MatMul); nothing could be repaired"
         )
     writable(subject.model.contents, [layer.param for layer in layers])
+
+
+def _method(location: str, settings: Settings, material: Material, evidence: _Evidence) -> str:
+    """Name the method with all that influenced the edit but the seed; files by their digests."""
+    stamp, prepared = evidence.stamp, evidence.prepared
+    trigger = Digest.of(stamp.mask.tobytes() + stamp.pattern.tobytes() + stamp.mode.encode())
+    return " | ".join(
+        (
+            location,
+            str(settings),
+            SEARCH,
+            f"images(pairs={len(material.pairs)}, stop={len(material.stop)}, "
+            f"guard={len(material.guard)}, labelled={material.guard_labels is not None})",
+            f"on(target={evidence.target}, trigger={str(trigger)[:16]}, "
+            f"data={data_digest(prepared.samples)[:16]}, preprocess={prepared.preprocess})",
+        )
+    )
 
 
 def _settings(options: RepairOptions) -> Settings:

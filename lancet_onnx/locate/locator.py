@@ -26,7 +26,8 @@ from lancet_onnx.types import Progress, no_progress
 HARM_IMAGES = 200
 HARM_FLOOR = 0.3
 METHOD = (
-    f"ai-lancet(alpha={ALPHA}, margin-gradient, ablation<= {LARGEST_SHARE}, precision={PRECISION})"
+    f"ai-lancet(alpha={ALPHA}, margin-gradient, ablation<= {LARGEST_SHARE}, precision={PRECISION}, "
+    f"harm={HARM_IMAGES} images, floor={HARM_FLOOR})"
 )
 
 

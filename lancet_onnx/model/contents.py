@@ -7,7 +7,7 @@ This is all that patches need. What a model computes is in `load`.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -17,6 +17,7 @@ import onnx
 from google.protobuf.message import DecodeError
 
 from lancet_onnx.errors import ModelError
+from lancet_onnx.model.digests import PIECE, digest_of_pieces
 from lancet_onnx.model.external import External
 from lancet_onnx.model.freeze import freeze
 from lancet_onnx.model.graph import Graph
@@ -30,8 +31,6 @@ from lancet_onnx.types import Digest, ValueName
 
 MAX_FILE_BYTES = (1 << 31) - 1
 """Of an .onnx file: protobuf, and so every reader of it, stops there; data files may be larger."""
-
-_PIECE = 4 << 20
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,20 +59,36 @@ class Contents:
         """The external data files by the location that the .onnx file gives them."""
         return {outside.location: outside.file for outside in self.external.values()}
 
-    def pieces(self, name: ValueName) -> Iterator[bytes]:
-        """Yield the values of a constant, as numpy keeps them, a few megabytes at a time."""
+    def values(self, name: ValueName) -> Callable[[int, int], bytes]:
+        """Return a function that gives a constant's bytes from one position to another.
+
+        They are those that numpy keeps, all `Stored.bytes` of them; text gives its own form.
+        """
         at = self.stored[name]
         if at.positions is None and at.external is not None and at.external.length == at.bytes:
-            with opened(at.external.file) as data:
-                start, end = at.external.offset, at.external.offset + at.external.length
-                for piece in range(start, end, _PIECE):
-                    yield data[piece : min(piece + _PIECE, end)]
-        elif at.positions is None and at.span and at.span.width and at.span.size == at.bytes:
-            yield from at.span.pieces(self.source, _PIECE)
-        else:
-            array = at.read()
-            # Text is kept as objects, whose bytes would be addresses.
-            yield array.tobytes() if at.width else repr(array.tolist()).encode()
+            outside = at.external
+
+            def from_file(start: int, stop: int) -> bytes:
+                with opened(outside.file) as data:
+                    return data[outside.offset + start : outside.offset + stop]
+
+            return from_file
+        if at.positions is None and at.span and at.span.width and len(at.span.runs) == 1:
+            first = at.span.runs[0].start
+            return lambda start, stop: self.source[first + start : first + stop]
+        array = at.read()
+        # Text is kept as objects, whose bytes would be addresses.
+        content = array.tobytes() if at.width else repr(array.tolist()).encode()
+        return lambda start, stop: content[start:stop]
+
+    def pieces(self, name: ValueName) -> Iterator[bytes]:
+        """Yield all bytes of a constant, a few megabytes at a time."""
+        at = self.stored[name]
+        read = self.values(name)
+        if not at.width:
+            yield read(0, 1 << 60)
+        for start in range(0, at.bytes, PIECE):
+            yield read(start, min(start + PIECE, at.bytes))
 
     def weights_digest(self) -> Digest:
         """Return a digest over name, type, shape and values of every constant, in order of name."""
@@ -81,8 +96,7 @@ class Contents:
         for name in sorted(self.stored):
             at = self.stored[name]
             digest.update(f"\0{name}\0{at.dtype}\0{at.shape}\0".encode())
-            for piece in self.pieces(name):
-                digest.update(piece)
+            digest.update(bytes.fromhex(str(digest_of_pieces(self.pieces(name)))))
         return Digest(digest.hexdigest())
 
 

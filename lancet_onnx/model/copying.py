@@ -1,9 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """One pass that copies a file with a few of its bytes replaced, and hashes it before and after.
 
-Memory stays at a few buffers whatever the size. The two digests are computed beside the writing,
-each by a thread of its own (hashing releases Python's lock), and the second only from the first
-replaced byte on: up to there both are the same.
+Memory stays at a few buffers whatever the size. Hashing goes on beside reading and writing, in
+threads (it releases Python's lock), and what is not replaced is hashed once for both digests.
 """
 
 from __future__ import annotations
@@ -14,21 +13,24 @@ import os
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
+from lancet_onnx.model.digests import PIECE, THREADS
 from lancet_onnx.model.source import FileBytes, Source
 from lancet_onnx.model.wire import Edit
 from lancet_onnx.types import Digest
 
-CHUNK = 4 << 20
-_BUFFERS = 4
-_FLUSH = 32
-"""Chunks after which what was written is sent to the disk, while the next are prepared."""
+_BUFFERS = THREADS + 3
+_AT_ONCE = 64 << 10
+"""Bytes of one write: larger ones make the kernel look for larger stretches of free memory."""
+
+_FLUSH = 16
+"""Pieces after which what was written is sent to the disk, while the next are prepared."""
 _FICLONE = 0x40049409
 
 
@@ -58,10 +60,11 @@ class Rewrite:
     edits: Sequence[Edit] = ()
 
 
-def copy(rewrite: Rewrite, target: int) -> tuple[Digest, Digest]:
+def copy(rewrite: Rewrite, target: int, *, in_pieces: bool) -> tuple[Digest, Digest]:
     """Write the rewritten file to the descriptor `target`; return the digests before and after.
 
-    Where the file system can share blocks between files, only what is replaced takes space.
+    `in_pieces` says which kind of digest (see `digests`); then nothing may change its size. Where
+    the file system can share blocks between files, only what is replaced takes space.
 
     Raises:
         OSError: the target cannot be written.
@@ -72,7 +75,12 @@ def copy(rewrite: Rewrite, target: int) -> tuple[Digest, Digest]:
     cursors = [_Cursor(blocks()) for blocks in rewrite.overwrites]
     splicer = _Splicer(rewrite.edits)
     written = 0
-    with _Digests() as digests:
+    with ExitStack() as stack:
+        digests = (
+            stack.enter_context(_Piecewise()) if in_pieces else stack.enter_context(_Running())
+        )
+        disk = stack.enter_context(ThreadPoolExecutor(1))
+        flushes = []
         for number, (start, chunk) in enumerate(_chunks(source)):
             digests.wait(_BUFFERS - 2)
             replaced = _overwritten(start, chunk, cursors)
@@ -84,7 +92,9 @@ def copy(rewrite: Rewrite, target: int) -> tuple[Digest, Digest]:
                     _write(target, part, written)
                 written += len(part)
             if number % _FLUSH == _FLUSH - 1:
-                digests.beside(os.fdatasync, target)
+                flushes.append(disk.submit(os.fdatasync, target))
+        for flush in flushes:
+            flush.result()
         return digests.results()
 
 
@@ -97,22 +107,22 @@ def _clone(source: FileBytes, target: int) -> bool:
 
 
 def _chunks(source: Source) -> Iterator[tuple[int, memoryview]]:
-    """Yield the source in pieces and where each begins; a piece is good until four later."""
+    """Yield the source in pieces and where each begins; a buffer comes back after a few pieces."""
     if isinstance(source, bytes):
         whole = memoryview(source)
-        for start in range(0, len(whole), CHUNK):
-            yield start, whole[start : start + CHUNK]
+        for start in range(0, len(whole), PIECE):
+            yield start, whole[start : start + PIECE]
         return
-    buffers = [memoryview(bytearray(min(CHUNK, len(source)))) for _ in range(_BUFFERS)]
-    for number, start in enumerate(range(0, len(source), CHUNK)):
-        chunk = buffers[number % _BUFFERS][: min(CHUNK, len(source) - start)]
+    buffers = [memoryview(bytearray(min(PIECE, len(source)))) for _ in range(_BUFFERS)]
+    for number, start in enumerate(range(0, len(source), PIECE)):
+        chunk = buffers[number % _BUFFERS][: min(PIECE, len(source) - start)]
         source.read_into(start, chunk)
         yield start, chunk
 
 
 def _write(target: int, content: memoryview, at: int) -> None:
     while content:
-        count = os.pwrite(target, content, at)
+        count = os.pwrite(target, content[:_AT_ONCE], at)
         content, at = content[count:], at + count
 
 
@@ -181,30 +191,28 @@ class _Splicer:
         return [*parts, chunk[max(place - start, 0) :]]
 
 
-class _Digests:
-    """Two running digests, before and after, each in a thread; the second forks off the first."""
+class _Running:
+    """Two digests of a whole file, each in a thread; the second forks off at the first change."""
 
     def __init__(self) -> None:
         self._before = hashlib.sha256()
         self._after: Future[hashlib._Hash] | None = None
         self._first = ThreadPoolExecutor(1)
         self._second = ThreadPoolExecutor(1)
-        self._disk = ThreadPoolExecutor(1)
-        self._jobs: deque[list[Future[object]]] = deque()
-        self._flushes: list[Future[object]] = []
+        self._jobs: deque[list[Future[None]]] = deque()
 
-    def __enter__(self) -> _Digests:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
-        for pool in (self._first, self._second, self._disk):
+        for pool in (self._first, self._second):
             pool.shutdown(cancel_futures=True)
 
     def update(self, chunk: memoryview, changed: Sequence[memoryview] | None) -> None:
         """Go on with a chunk and, where it differs, with what it has become."""
         if changed is not None and self._after is None:
             self._after = self._first.submit(self._before.copy)
-        jobs: list[Future[object]] = [self._first.submit(self._before.update, chunk)]
+        jobs = [self._first.submit(self._before.update, chunk)]
         if self._after is not None:
             parts = [chunk] if changed is None else changed
             jobs += [self._second.submit(_go_on, self._after, part) for part in parts]
@@ -216,15 +224,9 @@ class _Digests:
             for job in self._jobs.popleft():
                 job.result()
 
-    def beside(self, work: Callable[[int], None], descriptor: int) -> None:
-        """Do something slow meanwhile; its errors show at the end."""
-        self._flushes.append(self._disk.submit(work, descriptor))
-
     def results(self) -> tuple[Digest, Digest]:
         """Return both digests once all is done."""
         self.wait(0)
-        for flush in self._flushes:
-            flush.result()
         before = Digest(self._before.hexdigest())
         if self._after is None:
             return before, before
@@ -233,3 +235,43 @@ class _Digests:
 
 def _go_on(fork: Future[hashlib._Hash], part: memoryview) -> None:
     fork.result().update(part)
+
+
+class _Piecewise:
+    """Two digests of digests of pieces, on all cores; pieces that stay are hashed once."""
+
+    def __init__(self) -> None:
+        self._pool = ThreadPoolExecutor(THREADS)
+        self._jobs: deque[tuple[Future[bytes], Future[bytes]]] = deque()
+        self._done: list[tuple[bytes, bytes]] = []
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._pool.shutdown(cancel_futures=True)
+
+    def update(self, chunk: memoryview, changed: Sequence[memoryview] | None) -> None:
+        """Go on with a chunk and, where it differs, with what it has become."""
+        before = self._pool.submit(_sha256, [chunk])
+        after = before if changed is None else self._pool.submit(_sha256, changed)
+        self._jobs.append((before, after))
+
+    def wait(self, most: int) -> None:
+        """Return once at most that many chunks are still worked on."""
+        while len(self._jobs) > most:
+            before, after = self._jobs.popleft()
+            self._done.append((before.result(), after.result()))
+
+    def results(self) -> tuple[Digest, Digest]:
+        """Return both digests once all is done."""
+        self.wait(0)
+        before, after = (b"".join(both[side] for both in self._done) for side in (0, 1))
+        return Digest.of(before), Digest.of(after)
+
+
+def _sha256(parts: Sequence[memoryview]) -> bytes:
+    digest = hashlib.sha256()
+    for part in parts:
+        digest.update(part)
+    return digest.digest()

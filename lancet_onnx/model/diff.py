@@ -3,8 +3,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
+from dataclasses import dataclass
 
 import numpy as np
 import onnx
@@ -12,23 +14,42 @@ from google.protobuf.message import Message
 
 from lancet_onnx.errors import PatchError
 from lancet_onnx.model.contents import Contents
+from lancet_onnx.model.digests import PIECE, compared, file_digest, model_digest
 from lancet_onnx.model.scope import Stored
 from lancet_onnx.model.source import Source, opened
 from lancet_onnx.model.write import METADATA_KEY, entries
 from lancet_onnx.patch import Elements, TensorDelta, bit_type
-from lancet_onnx.types import ParamName, ValueName
+from lancet_onnx.types import Digest, ParamName, ValueName
 
-_PIECE = 4 << 20
+_PART = 256 << 10
+"""Bytes of a constant that are compared at once."""
 
 Metadata = tuple[tuple[str, str], ...]
 
 
-def difference(before: Contents, after: Contents) -> tuple[tuple[TensorDelta, ...], Metadata, bool]:
-    """Return the deltas and added metadata that turn `before` into `after`.
+@dataclass(frozen=True, slots=True, eq=False)
+class Difference:
+    """How one model becomes another.
 
-    The last result says whether everything else was seen to be the same, byte for byte; where not
-    (numbers coded with as many bytes as they need move what follows them), the caller must compare
-    what a patch makes with `after`.
+    Attributes:
+        deltas: of the constants that differ.
+        metadata: entries of ours that are added.
+        before: digest of the first model.
+        after: digest of the second.
+        exact: whether everything else was seen to be the same, byte for byte; where not (numbers
+            coded with as many bytes as they need move what follows them), what a patch makes is
+            still to be compared with the second model.
+    """
+
+    deltas: tuple[TensorDelta, ...]
+    metadata: Metadata
+    before: Digest
+    after: Digest
+    exact: bool
+
+
+def difference(before: Contents, after: Contents) -> Difference:
+    """Return what turns `before` into `after`.
 
     Raises:
         PatchError: the models differ in more than numbers that patches carry; the first such
@@ -36,8 +57,44 @@ def difference(before: Contents, after: Contents) -> tuple[tuple[TensorDelta, ..
     """
     metadata = _added(before, after)
     _same_structure(before, after, len(metadata))
-    deltas = [delta for name in before.stored if (delta := _delta(name, before, after)) is not None]
-    return tuple(deltas), metadata, _same_otherwise(before, after, metadata)
+    with ThreadPoolExecutor(2) as pool:
+        onnx = [pool.submit(file_digest, contents.path) for contents in (before, after)]
+        files = {name: _compare_files(name, before, after) for name in before.data_files}
+        exact = _same_otherwise(before, after, metadata)
+        deltas = [_delta(name, before, after, files) for name in before.stored]
+        one = model_digest(onnx[0].result(), {n: found[0] for n, found in files.items()})
+        other = model_digest(onnx[1].result(), {n: found[1] for n, found in files.items()})
+    found = tuple(delta for delta in deltas if delta is not None)
+    return Difference(found, metadata, one, other, exact)
+
+
+Compared = tuple[Digest, Digest, frozenset[int]]
+"""Digests of a data file of either model, and where pieces of it differ."""
+
+
+def _compare_files(location: str, before: Contents, after: Contents) -> Compared:
+    """Compare one data file; what differs must lie inside tensors."""
+    with ExitStack() as files:
+        one, other = (files.enter_context(opened(c.data_files[location])) for c in (before, after))
+        if len(one) != len(other):
+            raise PatchError(
+                f"the data files '{location}' of {before.path} and {after.path} have other sizes; "
+                "a patch cannot say that"
+            )
+        found = compared(one, other)
+        taken = sorted(
+            (e.offset, e.offset + e.length)
+            for e in before.external.values()
+            if e.location == location
+        )
+        for start in sorted(found[2]):
+            stop = min(start + PIECE, len(one))
+            if not _same_between(one, other, taken, start, stop):
+                raise PatchError(
+                    f"the data files '{location}' of {before.path} and {after.path} differ in "
+                    "bytes that belong to no tensor; a patch cannot say that"
+                )
+    return found
 
 
 def _added(before: Contents, after: Contents) -> Metadata:
@@ -127,25 +184,47 @@ def _first_difference(one: Message, other: Message, where: str) -> str | None:
     return f"fields that ONNX does not know in {where}"
 
 
-def _delta(name: ValueName, before: Contents, after: Contents) -> TensorDelta | None:
+def _delta(
+    name: ValueName, before: Contents, after: Contents, files: Mapping[str, Compared]
+) -> TensorDelta | None:
     """Return how one constant differs, None for not at all."""
     at = before.stored[name]
+    if not at.width:
+        if list(before.pieces(name)) != list(after.pieces(name)):
+            raise PatchError(f"{after.path}: the text '{name}' differs; a patch cannot say that")
+        return None
+    readers = before.values(name), after.values(name)
+    parts = list(range(0, at.bytes, _PART))
+    if at.external is not None:
+        clean = files[at.external.location][2].isdisjoint
+        parts = [p for p in parts if not clean(_file_pieces(at.external.offset + p))]
 
-    def blocks() -> Iterator[Elements]:
-        start = 0
-        for one, other in zip(before.pieces(name), after.pieces(name), strict=True):
-            if one != other:
-                bits = bit_type(at.dtype)
-                old, new = np.frombuffer(one, bits), np.frombuffer(other, bits)
-                index = np.flatnonzero(old != new)
-                yield Elements(index + start, old[index], new[index])
-            start += len(one) // max(at.width, 1)
+    def both(start: int) -> tuple[bytes, bytes]:
+        stop = min(start + _PART, at.bytes)
+        return readers[0](start, stop), readers[1](start, stop)
 
+    changed = [start for start in parts if len(set(both(start))) > 1]
+    if not changed:
+        return None
     try:
-        count = sum(len(block.at) for block in blocks())
+        bits = bit_type(at.dtype)
     except PatchError as error:
         raise PatchError(f"{after.path}: '{name}' differs, but {error}") from error
-    return TensorDelta(ParamName(name), at.dtype, at.shape, count, blocks) if count else None
+
+    def blocks() -> Iterator[Elements]:
+        for start in changed:
+            old, new = (np.frombuffer(content, bits) for content in both(start))
+            index = np.flatnonzero(old != new)
+            yield Elements(index + start // at.width, old[index], new[index])
+
+    count = sum(len(block.at) for block in blocks())
+    return TensorDelta(ParamName(name), at.dtype, at.shape, count, blocks)
+
+
+def _file_pieces(start: int) -> tuple[int, int]:
+    """Return the pieces of a data file that the part of a tensor at `start` touches."""
+    last = start + _PART - 1
+    return start - start % PIECE, last - last % PIECE
 
 
 def _same_otherwise(before: Contents, after: Contents, metadata: Metadata) -> bool:
@@ -155,25 +234,7 @@ def _same_otherwise(before: Contents, after: Contents, metadata: Metadata) -> bo
     if len(before.source) != size or held != [_runs(at) for at in after.stored.values()]:
         return False
     inside = sorted(run for runs in held for run in runs)
-    if not _same_between(before.source, after.source, inside, size):
-        return False
-    with ExitStack() as files:
-        for location, file in before.data_files.items():
-            one = files.enter_context(opened(file))
-            other = files.enter_context(opened(after.data_files[location]))
-            taken = sorted(
-                (e.offset, e.offset + e.length)
-                for e in before.external.values()
-                if e.location == location
-            )
-            if len(one) != len(other):
-                raise PatchError(f"{file} and {after.data_files[location]} have other sizes")
-            if not _same_between(one, other, taken, len(one)):
-                raise PatchError(
-                    f"{file} and {after.data_files[location]} differ in bytes that belong to no "
-                    "tensor; a patch cannot say that"
-                )
-    return True
+    return _same_between(before.source, after.source, inside, 0, size)
 
 
 def _runs(at: Stored) -> list[tuple[int, int]]:
@@ -183,12 +244,14 @@ def _runs(at: Stored) -> list[tuple[int, int]]:
     return [(run.start, run.end) for run in at.span.runs]
 
 
-def _same_between(one: Source, other: Source, inside: Sequence[tuple[int, int]], size: int) -> bool:
-    """Return whether two files agree outside the ranges `inside`."""
-    done = 0
-    for start, end in [*inside, (size, size)]:
-        for at in range(done, start, _PIECE):
-            stop = min(at + _PIECE, start)
+def _same_between(
+    one: Source, other: Source, inside: Sequence[tuple[int, int]], first: int, last: int
+) -> bool:
+    """Return whether two files agree from `first` to `last`, but for the ranges `inside`."""
+    done = first
+    for start, end in [*inside, (last, last)]:
+        for at in range(done, min(start, last), PIECE):
+            stop = min(at + PIECE, start, last)
             if one[at:stop] != other[at:stop]:
                 return False
         done = max(done, end)

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import hashlib
 import os
 import secrets
 import shutil
@@ -14,33 +13,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from lancet_onnx.errors import ModelError, OutputError
+from lancet_onnx.errors import OutputError
 from lancet_onnx.model.copying import Rewrite, copy
+from lancet_onnx.model.digests import model_digest
 from lancet_onnx.types import Digest
-
-
-def files_digest(onnx: Digest, data: Mapping[str, Digest]) -> Digest:
-    """Return the digest of a model from those of its files.
-
-    Without external data it is the .onnx file's own; with it, one over the digests of all files.
-    """
-    if not data:
-        return onnx
-    lines = [str(onnx), *(f"{digest} {location}" for location, digest in sorted(data.items()))]
-    return Digest.of("\n".join(lines).encode())
-
-
-def file_digest(path: Path) -> Digest:
-    """Return the digest of one file.
-
-    Raises:
-        ModelError: it cannot be read.
-    """
-    try:
-        with path.open("rb") as stream:
-            return Digest(hashlib.file_digest(stream, "sha256").hexdigest())
-    except OSError as error:
-        raise ModelError(f"{path}: cannot be read ({error.strerror})") from error
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,16 +84,16 @@ def staged(
             for location, rewrite in data.items():
                 path = folder / location
                 path.parent.mkdir(parents=True, exist_ok=True)
-                digests[location] = _copied(rewrite, path, mode)
-            before, after = _copied(onnx, folder / output.name, mode)
+                digests[location] = _copied(rewrite, path, mode, in_pieces=True)
+            before, after = _copied(onnx, folder / output.name, mode, in_pieces=False)
         except OSError as error:
             raise _not_written(output, error) from error
         yield Staged(
             folder,
             output,
             tuple(data),
-            files_digest(before, {location: both[0] for location, both in digests.items()}),
-            files_digest(after, {location: both[1] for location, both in digests.items()}),
+            model_digest(before, {location: both[0] for location, both in digests.items()}),
+            model_digest(after, {location: both[1] for location, both in digests.items()}),
         )
     finally:
         shutil.rmtree(folder, ignore_errors=True)
@@ -203,10 +179,10 @@ def saving(path: Path) -> Iterator[int]:
             temporary.unlink(missing_ok=True)
 
 
-def _copied(rewrite: Rewrite, path: Path, mode: int) -> tuple[Digest, Digest]:
+def _copied(rewrite: Rewrite, path: Path, mode: int, *, in_pieces: bool) -> tuple[Digest, Digest]:
     descriptor = _create(path, mode)
     try:
-        digests = copy(rewrite, descriptor)
+        digests = copy(rewrite, descriptor, in_pieces=in_pieces)
         os.fsync(descriptor)
     finally:
         os.close(descriptor)

@@ -15,8 +15,8 @@ from pathlib import Path
 import numpy as np
 
 from lancet_onnx.model.contents import Contents, refuse_too_large, understand
+from lancet_onnx.model.digests import data_file_digest, model_digest
 from lancet_onnx.model.external import External
-from lancet_onnx.model.files import file_digest, files_digest
 from lancet_onnx.model.graph import Graph, is_float
 from lancet_onnx.model.scope import Stored
 from lancet_onnx.model.source import opened
@@ -29,7 +29,7 @@ class OnnxModel:
 
     Attributes:
         contents: the file, and how it keeps each constant.
-        digest: of the .onnx file; with external data over all files (see `files_digest`).
+        digest: of the .onnx file; with external data over all files (see `model_digest`).
         graph: what the file computes, with the values of all constants.
     """
 
@@ -74,6 +74,6 @@ def load(path: Path) -> OnnxModel:
         data = source[:]
     graph, contents = understand(data, path)
     constants = {name: at.read() for name, at in contents.stored.items()}
-    files = {location: file_digest(file) for location, file in contents.data_files.items()}
-    digest = files_digest(Digest.of(data), files)
+    files = {location: data_file_digest(file) for location, file in contents.data_files.items()}
+    digest = model_digest(Digest.of(data), files)
     return OnnxModel(contents, digest, replace(graph, constants=constants))

@@ -42,9 +42,7 @@ class FileBytes:
             if first <= start and stop <= first + len(window):
                 return window[start - first : stop - first]
             if stop - start > _WINDOW:
-                content = bytearray(stop - start)
-                self.read_into(start, memoryview(content))
-                return bytes(content)
+                return self._read(start, stop)
             return self._look(start)[: max(stop - start, 0)]
         if first <= at < first + len(window):
             return window[at - first]
@@ -66,11 +64,21 @@ class FileBytes:
                 raise ModelError(f"{self._path}: became shorter while it was being read")
             done += count
 
+    def _read(self, start: int, stop: int) -> bytes:
+        try:
+            content = os.pread(self.descriptor, stop - start, start)
+        except OSError as error:
+            raise ModelError(f"{self._path}: cannot be read ({error.strerror})") from error
+        if len(content) < stop - start:  # the system reads two gigabytes at once, not more
+            rest = bytearray(stop - start)
+            rest[: len(content)] = content
+            self.read_into(start + len(content), memoryview(rest)[len(content) :])
+            return bytes(rest)
+        return content
+
     def _look(self, start: int) -> bytes:
         """Return a window of the file from `start` on, kept for what is asked next."""
-        content = bytearray(max(min(_WINDOW, self._size - start), 0))
-        self.read_into(start, memoryview(content))
-        window = bytes(content)
+        window = self._read(start, max(min(start + _WINDOW, self._size), start))
         self._held = (start, window)
         return window
 

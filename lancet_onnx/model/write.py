@@ -123,7 +123,7 @@ def _overwrites(placed: Mapping[str, Sequence[Placed]], location: str) -> list[O
 
 def _check_twin(contents: Contents, patch: Patch, digest: Digest) -> None:
     """Refuse a model that is neither the patch's base nor holds the same weights."""
-    if contents.weights_digest() != patch.base_weights:
+    if patch.base_weights is None or contents.weights_digest() != patch.base_weights:
         raise PatchError(
             f"{contents.path}: the patch was made for another model (digest "
             f"{_short(patch.base)}, here {_short(digest)}); nothing was written"

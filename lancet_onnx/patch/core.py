@@ -149,7 +149,8 @@ class Patch:
 
     Attributes:
         base: digest of the file that the patch applies to.
-        base_weights: digest over all its weights, the same however the file stores them.
+        base_weights: digest over all its weights, the same however the file stores them; None for
+            a patch that only the base itself may take.
         result: digest of the patched file; None until it has been made.
         deltas: at most one for each initializer.
         method: identity string: the method with every parameter that influenced it.
@@ -160,7 +161,7 @@ class Patch:
     """
 
     base: Digest
-    base_weights: Digest
+    base_weights: Digest | None
     result: Digest | None
     deltas: tuple[TensorDelta, ...]
     method: str

@@ -93,7 +93,7 @@ def _metadata(patch: Patch) -> dict[str, str]:
         "lancet.patch.version": str(FORMAT_VERSION),
         "targets": json.dumps(targets),
         "base.sha256": str(patch.base),
-        "base.weights_sha256": str(patch.base_weights),
+        "base.weights_sha256": str(patch.base_weights or ""),
         "result.sha256": str(patch.result or ""),
         "method": patch.method,
         "seed": str(patch.seed),
@@ -123,8 +123,8 @@ def _read(descriptor: int, path: Path) -> Patch:
             raise PatchError(f"{path}: holds tensors that belong to no target")
         return Patch(
             _digest(header["base.sha256"]),
-            _digest(header["base.weights_sha256"]),
-            _digest(header["result.sha256"]) if header["result.sha256"] else None,
+            _digest_or_none(header["base.weights_sha256"]),
+            _digest_or_none(header["result.sha256"]),
             deltas,
             header["method"],
             int(header["seed"]),
@@ -143,6 +143,10 @@ def _digest(text: str) -> Digest:
     if not re.fullmatch("[0-9a-f]{64}", text):
         raise ValueError(f"{text[:80]!r} is no SHA-256")
     return Digest(text)
+
+
+def _digest_or_none(text: str) -> Digest | None:
+    return _digest(text) if text else None
 
 
 def _entry(entry: Mapping[str, object]) -> tuple[str, str]:

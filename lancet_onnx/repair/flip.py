@@ -44,6 +44,12 @@ FINALISTS = 4
 ABORT = 0.05
 """A layer whose agreement falls this far under the best candidate's is left."""
 
+SEARCH = (
+    f"search(gallop={ROUGH.gallop}/{FINE.gallop}, precision={ROUGH.precision}/{FINE.precision}, "
+    f"finalists={FINALISTS}, abort={ABORT})"
+)
+"""Names how numbers of weights are tried, with all parameters."""
+
 Cut = Mapping[ValueName, torch.Tensor]
 
 
