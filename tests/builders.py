@@ -251,6 +251,19 @@ class Files:
     data: Mapping[str, bytes]
     digest: object
 
+    @property
+    def all(self) -> Mapping[str, bytes]:
+        """Every file by its name; the .onnx file has none."""
+        return {"": self.onnx, **self.data}
+
+    def open(self, folder: Path) -> OnnxModel:
+        """Write the files into a folder and load the model."""
+        for name, content in self.all.items():
+            path = folder / (name or "model.onnx")
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(content)
+        return load(folder / "model.onnx")
+
     @classmethod
     def of(cls, stage: Staged) -> "Files":
         data = {name: (stage.folder / name).read_bytes() for name in stage.locations}

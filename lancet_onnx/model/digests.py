@@ -78,8 +78,8 @@ def compared(one: FileBytes, other: FileBytes) -> tuple[Digest, Digest, frozense
 
     def compare(start: int) -> tuple[bytes, bytes]:
         first, second = hashlib.sha256(), None
-        for at in range(start, min(start + PIECE, len(one)), _STEP):
-            left, right = (source[at : at + _STEP] for source in (one, other))
+        for part in _steps(start, len(one)):
+            left, right = one[part], other[part]
             if second is None and left != right:
                 second = first.copy()
             first.update(left)
@@ -114,9 +114,16 @@ def digest_of_pieces(parts: Iterable[bytes]) -> Digest:
 
 def _sha256(source: FileBytes, start: int) -> bytes:
     digest = hashlib.sha256()
-    for at in range(start, min(start + PIECE, len(source)), _STEP):
-        digest.update(source[at : at + _STEP])
+    for part in _steps(start, len(source)):
+        digest.update(source[part])
     return digest.digest()
+
+
+def _steps(start: int, size: int) -> Iterator[slice]:
+    """Yield the parts in which the piece at `start` is read."""
+    end = min(start + PIECE, size)
+    for at in range(start, end, _STEP):
+        yield slice(at, min(at + _STEP, end))
 
 
 def _joined(digests: Iterable[bytes]) -> Digest:

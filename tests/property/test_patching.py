@@ -1,186 +1,51 @@
 # SPDX-License-Identifier: Apache-2.0
 """Laws of patches over random models in random storage forms, and over damaged bytes."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-import ml_dtypes
 import numpy as np
 import pytest
 from builders import (
-    INTEGER_STORAGE,
     apply,
     field,
     from_bytes,
-    info,
-    model_bytes,
-    open_bytes,
     patch_of,
     revert,
     seal,
-    sparse_tensor,
     stored_somehow,
-    tensor,
     to_bytes,
     with_elements,
 )
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from onnx import TensorProto, helper
+from stored_models import Stored, edits, models, patched, text
 
+from lancet_onnx.api import diff_models
 from lancet_onnx.errors import ModelError, PatchError, UnsupportedError
 from lancet_onnx.model import load
+from lancet_onnx.model.contents import survey
 from lancet_onnx.model.skim import skim
-from lancet_onnx.model.write import METADATA_KEY
-from lancet_onnx.patch import Patch, TensorDelta
+from lancet_onnx.model.write import METADATA_KEY, applied
+from lancet_onnx.patch import Patch, TensorDelta, compose, opened_patch
 from lancet_onnx.types import Digest, ParamName
 
 QUICK = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 MANY = settings(max_examples=300, deadline=None)
 
-text = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=12)
-bits = st.integers(0, 2**32 - 1)
-
-
-DTYPES = (
-    np.float32,
-    np.float64,
-    np.float16,
-    ml_dtypes.bfloat16,
-    np.int8,
-    np.uint8,
-    np.int16,
-    np.uint16,
-    np.int32,
-)
-PLACES = ("initializer", "constant", "branch", "sparse")
-
-
-@dataclass
-class Constant:
-    """One constant of a model: its values, where they are and in which form.
-
-    `stored` are the flat positions that the file holds (all of them unless it is sparse).
-    """
-
-    name: str
-    array: np.ndarray
-    storage: str
-    place: str
-    stored: tuple[int, ...]
-
-    @property
-    def bits(self) -> np.ndarray:
-        return self.array.reshape(-1).view(f"u{self.array.dtype.itemsize}")
-
-
-@dataclass
-class Stored:
-    """A model file, what it holds, and its metadata."""
-
-    constants: dict[str, Constant]
-    metadata: dict[str, str]
-
-    @property
-    def data(self) -> bytes:
-        """The file, put together piece by piece; the same constants give the same bytes."""
-        at = {p: [c for c in self.constants.values() if c.place == p] for p in PLACES}
-        items = {place: [tensor(c.name, c.array, c.storage) for c in at[place]] for place in PLACES}
-        nodes = []
-        for c in at["constant"]:
-            inner = TensorProto.FromString(tensor("inner", c.array, c.storage))
-            nodes.append(helper.make_node("Constant", [], [c.name], value=inner))
-        if at["branch"]:
-            branch = helper.make_graph([], "b", [], [])
-            branch.initializer.extend(TensorProto.FromString(item) for item in items["branch"])
-            nodes.append(
-                helper.make_node("If", ["0"], ["1"], then_branch=branch, else_branch=EMPTY)
-            )
-        sparse = [sparse_tensor(c.name, c.array, c.stored, c.storage) for c in at["sparse"]]
-        return model_bytes(
-            nodes,
-            items["initializer"],
-            [info("0", [], TensorProto.BOOL)],
-            [info("1", [1])],
-            metadata=self.metadata,
-            sparse=sparse,
-        )
-
-    def edited(self, deltas: Sequence[TensorDelta]) -> "Stored":
-        """What the file should be after `deltas`."""
-        constants = dict(self.constants)
-        for delta in deltas:
-            old = constants[delta.param]
-            array = np.array(old.array)
-            index, _, new = delta.elements
-            array.reshape(-1).view(new.dtype)[index] = new
-            constants[delta.param] = replace(old, array=array)
-        return replace(self, constants=constants)
-
-
-EMPTY = helper.make_graph([], "e", [], [])
-
-
-@st.composite
-def constant(draw: st.DrawFn, name: str) -> Constant:
-    dtype = np.dtype(draw(st.sampled_from(DTYPES)))
-    place = draw(st.sampled_from(PLACES))
-    shape = tuple(draw(st.lists(st.integers(1, 4), min_size=place == "sparse", max_size=3)))
-    size = int(np.prod(shape))
-    values = np.array(draw(st.lists(bits, min_size=size, max_size=size)), np.uint64)
-    if dtype.itemsize == 8:
-        values = values << np.uint64(31) | values
-    array = values.astype(f"<u{dtype.itemsize}").view(dtype).reshape(shape)
-    stored = tuple(range(size))
-    if place == "sparse":
-        stored = tuple(sorted(draw(st.sets(st.sampled_from(stored), min_size=1))))
-        array.reshape(-1)[[i for i in range(size) if i not in stored]] = 0
-    storage = draw(st.sampled_from(INTEGER_STORAGE))
-    return Constant(name, array, storage, place, stored)
-
-
-@st.composite
-def models(draw: st.DrawFn) -> Stored:
-    names = draw(st.lists(text, min_size=1, max_size=4, unique=True))
-    # "0" and "1" are the names of the model's input and output.
-    constants = {f"c{name}": draw(constant(f"c{name}")) for name in names}
-    return Stored(constants, draw(st.dictionaries(text, text, max_size=2)))
-
-
-@st.composite
-def patched(draw: st.DrawFn) -> tuple[Stored, tuple[TensorDelta, ...]]:
-    stored = draw(models())
-    deltas = []
-    for name, held in stored.constants.items():
-        places = sorted(draw(st.sets(st.sampled_from(held.stored), max_size=5)))
-        if not places and draw(st.booleans()):
-            continue
-        old = held.bits[places]
-        highest = min(2 ** (8 * old.dtype.itemsize), 2**32) - 1
-        new = old ^ np.array([draw(st.integers(1, highest)) for _ in places], old.dtype)
-        index = np.array(places, np.int64)
-        array = held.array
-        deltas.append(
-            TensorDelta.of(ParamName(name), array.dtype.name, array.shape, index, old, new)
-        )
-    return stored, tuple(deltas)
-
 
 @QUICK
 @given(patched(), st.one_of(st.just(""), text))
-def test_reverting_a_patch_gives_the_file_byte_for_byte(case, metadata: str):
+def test_reverting_a_patch_gives_the_files_byte_for_byte(case, metadata: str):
     stored, deltas = case
-    original = stored.data
-    with TemporaryDirectory() as folder:
-        model = open_bytes(Path(folder), original)
+    with TemporaryDirectory() as folder, TemporaryDirectory() as other:
+        model = stored.open(Path(folder))
         patch, files = seal(model, patch_of(model, *deltas, metadata=metadata))
-        data = files.onnx
-        after = open_bytes(Path(folder), data, "after.onnx")
-        assert revert(after, patch).onnx == original
+        after = files.open(Path(other))
+        assert revert(after, patch).all == stored.files
         # The patch also survives its file form.
-        assert revert(after, from_bytes(to_bytes(patch), "f")).onnx == original
+        assert revert(after, from_bytes(to_bytes(patch), "f")).all == stored.files
         for delta in deltas:
             index, _, new = delta.elements
             found = after.graph.constants[delta.param].reshape(-1)[index]
@@ -189,21 +54,19 @@ def test_reverting_a_patch_gives_the_file_byte_for_byte(case, metadata: str):
 
 @QUICK
 @given(patched())
-def test_the_result_is_the_file_with_the_new_values_and_nothing_else(case):
+def test_the_result_is_the_files_with_the_new_values_and_nothing_else(case):
     stored, deltas = case
-    original = stored.data
     with TemporaryDirectory() as folder:
-        model = open_bytes(Path(folder), original)
-        data = apply(model, patch_of(model, *deltas)).onnx
-    assert data == stored.edited(deltas).data
-    assert (data != original) == any(d.count for d in deltas)
+        model = stored.open(Path(folder))
+        result = apply(model, patch_of(model, *deltas)).all
+    assert result == stored.edited(deltas).files
+    assert (result != stored.files) == any(d.count for d in deltas)
 
 
 @QUICK
 @given(patched())
 def test_what_keeps_its_width_keeps_its_place(case):
     stored, deltas = case
-    original = stored.data
     wide = [stored.constants[d.param] for d in deltas]
     fixed = [
         delta
@@ -211,13 +74,102 @@ def test_what_keeps_its_width_keeps_its_place(case):
         if held.storage == "raw" or held.array.dtype in (np.float32, np.float64)
     ]
     with TemporaryDirectory() as folder:
-        model = open_bytes(Path(folder), original)
-        data = apply(model, patch_of(model, *fixed)).onnx
-    assert len(data) == len(original)
-    changed = sum(a != b for a, b in zip(original, data, strict=True))
+        model = stored.open(Path(folder))
+        result = apply(model, patch_of(model, *fixed)).all
+    changed = 0
+    for name, before in stored.files.items():
+        assert len(result[name]) == len(before)
+        changed += sum(a != b for a, b in zip(before, result[name], strict=True))
     elements = [d.elements for d in fixed]
     flipped = (np.ascontiguousarray(e.old ^ e.new).view(np.uint8) for e in elements)
     assert changed == sum(int(np.count_nonzero(part)) for part in flipped)
+
+
+@QUICK
+@given(patched(), st.one_of(st.just(""), text))
+def test_the_difference_of_a_model_and_its_result_is_the_patch(case, metadata: str):
+    stored, deltas = case
+    with TemporaryDirectory() as folder, TemporaryDirectory() as other:
+        model = stored.open(Path(folder))
+        patch, files = seal(model, patch_of(model, *deltas, metadata=metadata))
+        after = files.open(Path(other))
+        report = diff_models(model.path, after.path, Path(folder) / "found")
+        with opened_patch(Path(folder) / "found") as found:
+            assert (found.base, found.result) == (patch.base, patch.result)
+            assert found.metadata == patch.metadata
+            assert contents_of(found) == contents_of(patch)
+            assert apply(model, found).all == files.all
+        assert report.body["weights_changed"] == patch.size
+
+
+@QUICK
+@given(patched(), st.data())
+def test_two_patches_composed_do_what_they_do_one_after_the_other(case, data: st.DataObject):
+    stored, deltas = case
+    middle = stored.edited(deltas)
+    further = data.draw(edits(middle))
+    with TemporaryDirectory() as a, TemporaryDirectory() as b:
+        model = stored.open(Path(a))
+        first, files = seal(model, patch_of(model, *deltas))
+        then = files.open(Path(b))
+        second, _ = seal(then, patch_of(then, *further))
+        both = compose(first, second)
+        assert apply(model, both).all == middle.edited(further).files
+        assert from_bytes(to_bytes(both)).size == both.size
+        assert all((d.elements.old != d.elements.new).all() for d in both.deltas)
+        if second.result != first.base:
+            with pytest.raises(PatchError, match="patches that follow each other"):
+                compose(second, first)
+
+
+def contents_of(patch: Patch) -> dict[str, list[list[int]]]:
+    """What a patch changes, without targets of which it changes nothing."""
+    return {
+        delta.param: [column.tolist() for column in delta.elements]
+        for delta in patch.deltas
+        if delta.count
+    }
+
+
+@QUICK
+@given(patched(), st.data())
+def test_a_refused_patch_leaves_no_trace(case, data: st.DataObject):
+    """Another digest, a wrong old value, positions out of order or out of range, a target twice."""
+    stored, deltas = case
+    touched = [i for i, d in enumerate(deltas) if d.count]
+    if not touched:
+        return
+    which = data.draw(st.sampled_from(touched))
+    good = deltas[which]
+    index, old, new = good.elements
+    size = int(np.prod(good.shape, dtype=object))
+    spoilt = {
+        "old": with_elements(good, old=old ^ 1),
+        "range": with_elements(good, index=index + size),
+        "order": with_elements(
+            good, index=np.repeat(index, 2), old=np.repeat(old, 2), new=np.repeat(new, 2)
+        ),
+        "fewer": with_elements(good, old=old[:-1]),
+        "shape": with_elements(good, shape=(*good.shape, 1)),
+    }
+    kind = data.draw(st.sampled_from([*spoilt, "digest", "twice"]))
+    changed = list(deltas)
+    if kind == "twice":
+        changed.append(good)
+    elif kind != "digest":
+        changed[which] = spoilt[kind]
+    with TemporaryDirectory() as folder, TemporaryDirectory() as other:
+        model = stored.open(Path(folder))
+        patch = patch_of(model, *changed)
+        if kind == "digest":
+            patch = replace(patch, base=Digest.of(b"other"), base_weights=Digest.of(b"other"))
+        with (
+            survey(model.path) as contents,
+            pytest.raises(PatchError),
+            applied(contents, patch, Path(other) / "out.onnx"),
+        ):
+            pass
+        assert list(Path(other).iterdir()) == []
 
 
 @QUICK
@@ -240,7 +192,7 @@ def test_what_a_sparse_tensor_leaves_out_is_refused(case, data: st.DataObject):
     )
     others = [d for d in deltas if d.param != held.name]
     with TemporaryDirectory() as folder:
-        model = open_bytes(Path(folder), stored.data)
+        model = stored.open(Path(folder))
         with pytest.raises(PatchError, match="does not store its element"):
             apply(model, patch_of(model, *others, bad))
 
@@ -249,8 +201,8 @@ def test_what_a_sparse_tensor_leaves_out_is_refused(case, data: st.DataObject):
 @given(models())
 def test_a_patch_of_nothing_is_the_same_file(stored: Stored):
     with TemporaryDirectory() as folder:
-        model = open_bytes(Path(folder), stored.data)
-        assert apply(model, patch_of(model)).onnx == model.contents.source
+        model = stored.open(Path(folder))
+        assert apply(model, patch_of(model)).all == stored.files
 
 
 @QUICK
@@ -268,7 +220,7 @@ def test_any_wrong_old_bit_is_refused(case, data: st.DataObject):
     )
     wrong = [*deltas[:which], with_elements(delta, old=old), *deltas[which + 1 :]]
     with TemporaryDirectory() as folder:
-        model = open_bytes(Path(folder), stored.data)
+        model = stored.open(Path(folder))
         with pytest.raises(PatchError, match="is not what the patch expects"):
             apply(model, patch_of(model, *wrong))
 
