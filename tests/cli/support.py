@@ -8,7 +8,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -66,10 +66,15 @@ def lancet(
     env: dict[str, str] | None = None,
     before: Callable[[], None] | None = None,
     limit: float = 240,
+    program: Sequence[str] | None = None,
 ) -> Result:
-    """Run the command line in a process of its own, started cold (three seconds of imports)."""
+    """Run the command line in a process of its own, started cold (three seconds of imports).
+
+    `program` are other arguments of the interpreter.
+    """
+    line = COMMAND if program is None else (sys.executable, "-W", "error", *program)
     done = subprocess.run(
-        [*COMMAND, *map(str, args)],
+        [*line, *map(str, args)],
         cwd=cwd,
         env=environment(**(env or {})),
         stdin=subprocess.DEVNULL,
