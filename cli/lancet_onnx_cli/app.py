@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 import traceback
@@ -10,6 +11,16 @@ import traceback
 import typer
 
 from lancet_onnx_cli.commands import app
+
+_ENVIRONMENT = frozenset(
+    getattr(errno, name)
+    for name in (
+        *("EIO", "ENOSPC", "EDQUOT", "EACCES", "EPERM", "EROFS", "ESTALE", "ENXIO", "ENODEV"),
+        *("ENOMEM", "EMFILE", "ENFILE", "ENOLCK", "ETIMEDOUT", "ELOOP", "ENAMETOOLONG", "EBUSY"),
+    )
+    if hasattr(errno, name)
+)
+"""What the system may answer anywhere: a broken disk or network drive, no space, no permission."""
 
 
 def main() -> None:
@@ -45,6 +56,10 @@ def _explain(error: Exception) -> int:
     if isinstance(error, LancetError):
         _say(f"error: {error}")
         return 2 if isinstance(error, UsageError) else 3
+    if isinstance(error, OSError) and error.errno in _ENVIRONMENT:
+        where = f"{error.filename}: " if error.filename else ""
+        _say(f"error: {where}{error.strerror}; mend that and run the same command again")
+        return 3
     _say(
         f"bug in lancet-onnx: {type(error).__name__}: {error}",
         "Run the same command with --debug for the traceback, and report it",

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterable, Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from lancet_onnx.errors import OutputError, PatchError
 from lancet_onnx.model.contents import Contents, survey
 from lancet_onnx.model.diff import difference
-from lancet_onnx.model.digests import file_digest
+from lancet_onnx.model.digests import descriptor_digest, file_digest
 from lancet_onnx.model.files import (
     check_data_files,
     check_output,
@@ -68,7 +68,6 @@ def apply_patch(model: Path, patch: Path, output: Path, *, force: bool = False) 
         contents = stack.enter_context(survey(model))
         _check(output, contents, [patch], force=force)
         made, stage = stack.enter_context(applied(contents, change, output))
-        stage.commit()
         same_base = stage.before == change.base
         body = {
             "model": {"path": str(model), "sha256": str(stage.before)},
@@ -77,13 +76,14 @@ def apply_patch(model: Path, patch: Path, output: Path, *, force: bool = False) 
             "base_matched_by": "digest" if same_base else "weights",
             "output": {"path": str(output), "sha256": str(stage.after)},
         }
-    reasons = signatures_beside(model)
-    if not same_base:
-        reasons = (
-            "the file is not the patch's base, but holds the same weights: the result is not the "
-            "file that the patch names",
-            *reasons,
-        )
+        reasons = signatures_beside(model)
+        if not same_base:
+            reasons = (
+                "the file is not the patch's base, but holds the same weights: the result is not "
+                "the file that the patch names",
+                *reasons,
+            )
+        stage.commit()  # the last thing that can fail
     return Report("patch apply", "done", reasons, body)
 
 
@@ -99,14 +99,15 @@ def revert_patch(model: Path, patch: Path, output: Path, *, force: bool = False)
         contents = stack.enter_context(survey(model))
         _check(output, contents, [patch], force=force)
         stage = stack.enter_context(reverted(contents, change, output))
-        stage.commit()
         body = {
             "model": {"path": str(model), "sha256": str(stage.before)},
             "patch": {"path": str(patch), "sha256": str(file_digest(patch))},
             "weights_changed": change.size,
             "output": {"path": str(output), "sha256": str(stage.after)},
         }
-    return Report("patch revert", "done", signatures_beside(model), body)
+        reasons = signatures_beside(model)
+        stage.commit()
+    return Report("patch revert", "done", reasons, body)
 
 
 def diff_models(before: Path, after: Path, output: Path, *, force: bool = False) -> Report:
@@ -125,8 +126,8 @@ def diff_models(before: Path, after: Path, output: Path, *, force: bool = False)
         )
         if not found.exact:
             _check_diff(one, patch, before, after)
-        saved = save_patch(patch, output)
         targets = [_describe_delta(delta) for delta in patch.deltas]
+        saved = save_patch(patch, output)
     body = {
         "before": {"path": str(before), "sha256": str(found.before)},
         "after": {"path": str(after), "sha256": str(found.after)},
@@ -147,7 +148,6 @@ def compose_patches(first: Path, second: Path, output: Path, *, force: bool = Fa
     check_output(output, [first, second], force=force)
     with opened_patch(first) as one, opened_patch(second) as other:
         patch = by_this_tool(compose(one, other))
-        saved = save_patch(patch, output)
         body = {
             "patches": [
                 {"path": str(path), "sha256": str(file_digest(path))} for path in (first, second)
@@ -156,8 +156,9 @@ def compose_patches(first: Path, second: Path, output: Path, *, force: bool = Fa
             "result": str(patch.result),
             "weights_changed": patch.size,
             "targets": [_describe_delta(delta) for delta in patch.deltas],
-            "patch": {"path": str(output), "sha256": str(saved)},
         }
+        saved = save_patch(patch, output)
+    body["patch"] = {"path": str(output), "sha256": str(saved)}
     return Report("patch compose", "done", (), body)
 
 
@@ -169,7 +170,7 @@ def save_patch(patch: Patch, path: Path) -> Digest:
     """
     with saving(path) as target:
         write_patch(patch, target)
-    return file_digest(path)
+        return descriptor_digest(target)
 
 
 def by_this_tool(patch: Patch) -> Patch:
@@ -179,11 +180,13 @@ def by_this_tool(patch: Patch) -> Patch:
 
 def signatures_beside(model: Path) -> tuple[str, ...]:
     """Return a sentence for signatures beside `model`, which do not hold for a changed one."""
-    found = sorted(
-        path.name
-        for path in model.absolute().parent.iterdir()
-        if path.name.endswith(SIGNATURES) and path.is_file()
-    )
+    found: list[str] = []
+    with suppress(OSError):  # a folder that cannot be listed
+        found = sorted(
+            path.name
+            for path in model.absolute().parent.iterdir()
+            if path.name.endswith(SIGNATURES) and path.is_file()
+        )
     if not found:
         return ()
     return (

@@ -56,6 +56,15 @@ def file_digest(path: Path) -> Digest:
         raise ModelError(f"{path}: cannot be read ({error.strerror})") from error
 
 
+def descriptor_digest(descriptor: int) -> Digest:
+    """Return the SHA-256 of an open file."""
+    digest, at = hashlib.sha256(), 0
+    while content := os.pread(descriptor, _STEP, at):
+        digest.update(content)
+        at += len(content)
+    return Digest(digest.hexdigest())
+
+
 def data_file_digest(path: Path) -> Digest:
     """Return the digest of a data file: the SHA-256 of the SHA-256s of its pieces.
 

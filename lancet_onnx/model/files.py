@@ -96,7 +96,8 @@ def staged(
             model_digest(after, {location: both[1] for location, both in digests.items()}),
         )
     finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        with contextlib.suppress(OSError):  # not all of them are ignored by rmtree itself
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def check_output(path: Path, inputs: Iterable[Path], *, force: bool) -> None:

@@ -12,7 +12,7 @@ import math
 import os
 import re
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import numpy as np
@@ -81,7 +81,8 @@ def opened_patch(path: Path) -> Iterator[Patch]:
     try:
         yield _read(descriptor, path)
     finally:
-        os.close(descriptor)
+        with suppress(OSError):  # it was only read
+            os.close(descriptor)
 
 
 def _metadata(patch: Patch) -> dict[str, str]:
