@@ -35,6 +35,10 @@ class UnsupportedError(ModelError):
     """The model needs an operator, type or structure that lancet-onnx does not compute."""
 
 
+class LimitError(ModelError):
+    """Running the model took more memory or time than it may, or ended the process that ran it."""
+
+
 class DataError(LancetError):
     """Images, labels, a trigger picture or the preprocessing cannot be used."""
 

@@ -39,3 +39,9 @@ COMPILED = Rule("LNC112", "a compiled blob", "critical")
 NOT_FINITE = Rule("LNC113", "NaN or infinity in weights", "high")
 BROKEN_GRAPH = Rule("LNC114", "values that nothing computes, or cycles", "high")
 BOMB = Rule("LNC115", "a few bytes that ask for much memory", "high")
+MEMORY = Rule("LNC301", "more memory than it may take", "medium")
+TIME = Rule("LNC302", "more time than it may take", "medium")
+CRASH = Rule("LNC303", "the process that ran the model died", "high")
+
+RULES = {rule.id: rule for rule in list(globals().values()) if isinstance(rule, Rule)}
+"""All rules by their identifiers."""

@@ -39,13 +39,13 @@ def main() -> None:
     except Exception as error:
         if debug:
             traceback.print_exc()
-        code = _explain(error)
+        code = _explain(error, debug=debug)
     if code == 130:  # also what typer makes of Ctrl-C
         _say("interrupted; nothing was left half written")
     sys.exit(code or 0)
 
 
-def _explain(error: Exception) -> int:
+def _explain(error: Exception, *, debug: bool = False) -> int:
     """Say what went wrong and return the exit code."""
     code = _typer_code(error)
     if code is not None:
@@ -56,12 +56,17 @@ def _explain(error: Exception) -> int:
     if isinstance(error, LancetError):
         _say(f"error: {error}")
         return 2 if isinstance(error, UsageError) else 3
+    from lancet_onnx.contain import ChildError
+
+    if isinstance(error, ChildError) and debug:
+        print(error.traceback, file=sys.stderr)  # noqa: T201
     if isinstance(error, OSError) and error.errno in _ENVIRONMENT:
         where = f"{error.filename}: " if error.filename else ""
         _say(f"error: {where}{error.strerror}; mend that and run the same command again")
         return 3
+    kind = "" if isinstance(error, ChildError) else f"{type(error).__name__}: "
     _say(
-        f"bug in lancet-onnx: {type(error).__name__}: {error}",
+        f"bug in lancet-onnx: {kind}{error}",
         "Run the same command with --debug for the traceback, and report it",
     )
     return 70

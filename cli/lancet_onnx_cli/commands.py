@@ -25,6 +25,7 @@ from lancet_onnx_cli.options import (
     Loss,
     Mask,
     Mean,
+    MemoryLimit,
     Model,
     OutputPath,
     Position,
@@ -35,12 +36,14 @@ from lancet_onnx_cli.options import (
     Seed,
     Std,
     Target,
+    Timeout,
     TriggerMode,
     TriggerPath,
     Verbose,
 )
-from lancet_onnx_cli.output import Output, emit, progress, spare
+from lancet_onnx_cli.output import Output, emit, spare
 from lancet_onnx_cli.patch_commands import patch_app
+from lancet_onnx_cli.running import limits_of, run
 
 if TYPE_CHECKING:
     from lancet_onnx.api import DataOptions, TriggerOptions
@@ -96,6 +99,8 @@ def scan_command(
     seed: Seed = 0,
     formats: Formats = None,
     outputs: OutputPath = None,
+    memory_limit: MemoryLimit = None,
+    timeout: Timeout = None,
     quiet: Quiet = False,
     verbose: Verbose = False,
 ) -> int:
@@ -110,11 +115,15 @@ def scan_command(
     options = _data(data, preprocess, mean, std, color, layout, resize, answer)
     spare(output, model, trigger, mask, options.path)
     stamp = _trigger(trigger, mask, trigger_mode, place, target)
-    from lancet_onnx.api import scan
-
-    with progress(output) as report_progress:
-        report = scan(model, stamp, options, device=device, seed=seed, progress=report_progress)
-    return emit(report, output)
+    limits = limits_of(memory_limit, timeout, usual=True)
+    arguments = {
+        "model": model,
+        "trigger": stamp,
+        "data": options,
+        "device": device,
+        "seed": seed,
+    }
+    return emit(run("scan", arguments, limits, output), output)
 
 
 @app.command("repair")
@@ -162,6 +171,8 @@ def repair_command(
     seed: Seed = 0,
     formats: Formats = None,
     reports: Reports = None,
+    memory_limit: MemoryLimit = None,
+    timeout: Timeout = None,
     quiet: Quiet = False,
     verbose: Verbose = False,
 ) -> int:
@@ -176,33 +187,32 @@ def repair_command(
     if options.path is None:
         raise typer.BadParameter("repair needs --data: clean images, labelled or not")
     spare(shown, model, trigger, mask, options.path, from_scan, output_path, patch)
-    from lancet_onnx.api import RepairOptions, repair
+    from lancet_onnx.api import RepairOptions
 
     if from_scan is not None:
         stamp = _from_scan(from_scan, model, trigger, mask, trigger_mode, place, target)
     elif trigger is not None:
         stamp = _trigger(trigger, mask, trigger_mode, place, target)
-    with progress(shown) as report_progress:
-        report = repair(
-            model,
-            stamp,
-            options,
-            RepairOptions(
-                output_path,
-                patch,
-                "mute" if method == "mute" else "flip",
-                as_published,
-                compensate,
-                max_accuracy_loss,
-                force,
-                keep,
-                not no_metadata,
-            ),
-            device=device,
-            seed=seed,
-            progress=report_progress,
-        )
-    return emit(report, shown)
+    arguments = {
+        "model": model,
+        "trigger": stamp,
+        "data": options,
+        "options": RepairOptions(
+            output_path,
+            patch,
+            "mute" if method == "mute" else "flip",
+            as_published,
+            compensate,
+            max_accuracy_loss,
+            force,
+            keep,
+            not no_metadata,
+        ),
+        "device": device,
+        "seed": seed,
+    }
+    limits = limits_of(memory_limit, timeout, usual=False)
+    return emit(run("repair", arguments, limits, shown), shown)
 
 
 @app.command("verify")
@@ -226,6 +236,8 @@ def verify_command(
     device: DeviceOption = "auto",
     formats: Formats = None,
     outputs: OutputPath = None,
+    memory_limit: MemoryLimit = None,
+    timeout: Timeout = None,
     quiet: Quiet = False,
     verbose: Verbose = False,
 ) -> int:
@@ -237,12 +249,16 @@ def verify_command(
         raise typer.BadParameter("verify needs --data: images, labelled or not")
     spare(output, model, fixed, trigger, mask, options.path)
     stamp = _trigger(trigger, mask, trigger_mode, place, target) if trigger else None
-    from lancet_onnx.api import verify
-
-    report = verify(
-        model, fixed, options, stamp, max_accuracy_loss=max_accuracy_loss, device=device
-    )
-    return emit(report, output)
+    arguments = {
+        "model": model,
+        "fixed": fixed,
+        "data": options,
+        "trigger": stamp,
+        "max_accuracy_loss": max_accuracy_loss,
+        "device": device,
+    }
+    limits = limits_of(memory_limit, timeout, usual=False)
+    return emit(run("verify", arguments, limits, output), output)
 
 
 app.add_typer(patch_app)
@@ -250,14 +266,18 @@ app.add_typer(patch_app)
 
 @app.command("inspect")
 def inspect_command(
-    model: Model, answer: Answer = None, formats: Formats = None, outputs: OutputPath = None
+    model: Model,
+    answer: Answer = None,
+    formats: Formats = None,
+    outputs: OutputPath = None,
+    memory_limit: MemoryLimit = None,
+    timeout: Timeout = None,
 ) -> int:
     """Inputs, layers, editable weights, what is not supported."""
     output = Output.of(formats, outputs)
     spare(output, model)
-    from lancet_onnx.api import inspect
-
-    return emit(inspect(model, answer), output)
+    limits = limits_of(memory_limit, timeout, usual=False)
+    return emit(run("inspect", {"path": model, "output": answer}, limits, output), output)
 
 
 @app.command("doctor")

@@ -74,3 +74,15 @@ Reports = Annotated[
         "--report", metavar="FILE", help="Also write the report here (.html, .json or .txt)."
     ),
 ]
+MemoryLimit = Annotated[
+    str | None,
+    typer.Option(
+        metavar="SIZE", help="Run in a child process with at most this memory (4G; 0: no limit)."
+    ),
+]
+Timeout = Annotated[
+    float | None,
+    typer.Option(
+        metavar="SECONDS", help="Run in a child process for at most this long (0: no limit)."
+    ),
+]

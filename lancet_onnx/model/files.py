@@ -75,7 +75,7 @@ def staged(
         OutputError: no space, no permission.
         ModelError: a file that is copied cannot be read.
     """
-    folder = output.with_name(f".lancet-{secrets.token_hex(8)}.tmp")
+    folder = _temporary(output)
     mode = _mode(mode_of)
     try:
         try:
@@ -162,7 +162,7 @@ def saving(path: Path) -> Iterator[int]:
     Raises:
         OutputError: no space, no permission; what was there before is still there.
     """
-    temporary = path.with_name(f".lancet-{secrets.token_hex(8)}.tmp")
+    temporary = _temporary(path)
     try:
         try:
             descriptor = _create(temporary, _mode(None))
@@ -194,6 +194,11 @@ def _create(path: Path, mode: int) -> int:
     """Return a descriptor of a new file, which must not be there, also not as a link."""
     flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
     return os.open(path, flags, mode)
+
+
+def _temporary(path: Path) -> Path:
+    """Return a new name beside `path`; the process's number says whose it is."""
+    return path.with_name(f".lancet-{os.getpid()}-{secrets.token_hex(8)}.tmp")
 
 
 def _mode(source: Path | None) -> int:

@@ -24,6 +24,9 @@ _EXIT = {
 }
 
 
+VERDICTS = frozenset(_EXIT)
+
+
 @dataclass(frozen=True, slots=True)
 class Picture:
     """A PNG with a caption; `group` collects pictures that belong together."""
@@ -66,9 +69,13 @@ class Report:
             **self.body,
         }
 
+    def plain(self) -> object:
+        """Return the JSON object in plain lists and dictionaries; NaN becomes null."""
+        return _finite(self.to_dict())
+
     def to_json(self) -> str:
         """Return the JSON text; NaN, which JSON lacks, becomes null."""
-        return json.dumps(_finite(self.to_dict()), indent=2, allow_nan=False) + "\n"
+        return json.dumps(self.plain(), indent=2, allow_nan=False) + "\n"
 
 
 def _finite(value: object) -> object:

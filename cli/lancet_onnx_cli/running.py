@@ -1,0 +1,66 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One call of the library, here or (with limits) in a child process."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+import typer
+
+from lancet_onnx_cli.output import Output, progress
+
+if TYPE_CHECKING:
+    from lancet_onnx.contain import Limits
+    from lancet_onnx.report import Report
+
+_UNITS = {"": 0, "K": 10, "M": 20, "G": 30, "T": 40}
+
+
+def limits_of(memory: str | None, seconds: float | None, *, usual: bool) -> Limits:
+    """Return the limits that were asked for; `usual` says that there are some if none were.
+
+    A limit of 0 is none.
+
+    Raises:
+        BadParameter: no size, or a time under 0.
+    """
+    from lancet_onnx.contain import Limits, default_limits
+
+    known = default_limits() if usual else Limits()
+    size = known.memory if memory is None else _size(memory)
+    if seconds is not None and not (seconds >= 0 and math.isfinite(seconds)):
+        raise typer.BadParameter(f"--timeout {seconds}: expected seconds, 0 for no limit")
+    time = known.seconds if seconds is None else seconds
+    return Limits(size or None, time or None)
+
+
+def run(command: str, arguments: Mapping[str, object], limits: Limits, output: Output) -> Report:
+    """Call `lancet_onnx.<command>(**arguments)` and return its report.
+
+    Raises:
+        LancetError: as the call does, or a limit was passed.
+    """
+    with progress(output) as report_progress:
+        if limits:
+            from lancet_onnx.contain import contained
+
+            return contained(command, arguments, limits, report_progress)
+        from lancet_onnx import api
+
+        call = getattr(api, command)
+        if command in ("scan", "repair"):
+            arguments = {**arguments, "progress": report_progress}
+        report: Report = call(**arguments)
+        return report
+
+
+def _size(text: str) -> int:
+    found = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)\s*([KMGT]?)(?:i?B)?", text.strip(), re.IGNORECASE)
+    if found is None:
+        raise typer.BadParameter(
+            f"--memory-limit {text}: expected a size such as 4G or 500M, 0 for no limit"
+        )
+    return int(float(found[1]) * (1 << _UNITS[found[2].upper()]))
