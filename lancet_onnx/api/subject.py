@@ -15,6 +15,7 @@ from lancet_onnx.api.options import DataOptions, TriggerOptions
 from lancet_onnx.errors import DataError, ModelError, UnsupportedError
 from lancet_onnx.model import OnnxModel, load
 from lancet_onnx.model.logic import logic_on_input
+from lancet_onnx.rules import NOT_FINITE
 from lancet_onnx.runtime.classifier import Classifier, compute_device
 from lancet_onnx.runtime.ort import Device, OrtModel, environment
 from lancet_onnx.runtime.parity import Parity, compare
@@ -58,7 +59,8 @@ class Subject:
         if model.non_finite:
             raise ModelError(
                 f"{path}: initializer '{model.non_finite[0]}' holds NaN or infinity; a model with "
-                "damaged weights cannot be judged. Export it again"
+                "damaged weights cannot be judged. Export it again",
+                NOT_FINITE,
             )
         try:
             classifier = Classifier(model.graph, compute_device(device), output)
@@ -66,7 +68,7 @@ class Subject:
             # Only here the file's name is known; a branch on the input is worth telling even if
             # the operator that branches is not computed.
             logic = "".join(f". {branch} {LOGIC}" for branch in logic_on_input(model.graph)[:1])
-            raise type(error)(f"{path}: {error}{logic}") from error
+            raise type(error)(f"{path}: {error.text}{logic}", error.rule) from error
         return cls(model, classifier, _in_onnxruntime(path, classifier.signature, device))
 
     def patched(self, path: Path, device: Device) -> OrtModel:

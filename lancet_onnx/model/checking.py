@@ -54,11 +54,13 @@ def check_tensor(
     if len(tensor.string_data):
         names.append("string_data")
     if is_external(tensor):
-        external_file(tensor, owner, path)
         if names:
             raise ModelError(
-                f"{path}: {owner} holds data both inside and outside the file", TWO_FIELDS
+                f"{path}: {owner} holds data both inside and outside the file; readers disagree on "
+                "which counts, so the file is refused",
+                TWO_FIELDS,
             )
+        external_file(tensor, owner, path)
         return
     if len(names) > 1:
         raise ModelError(

@@ -65,7 +65,7 @@ def precheck(proto: onnx.ModelProto, skim: Skim, source: Source, path: Path) -> 
     nodes = [node for body in bodies for node in body]
     if len(nodes) > MAX_NODES:
         raise ModelError(
-            f"{path}: {len(nodes)} nodes, more than the {MAX_NODES} that are handled",
+            f"{path}: {len(nodes):,} nodes, more than the {MAX_NODES:,} that are handled",
             TOO_MANY_NODES,
         )
     _check_texts(proto, nodes, path)
@@ -79,6 +79,7 @@ def precheck(proto: onnx.ModelProto, skim: Skim, source: Source, path: Path) -> 
     if len(local) < len(proto.functions):
         names = [f"{f.domain}.{f.name}" for f in proto.functions]
         raise _double(path, "functions", next(n for n in names if names.count(n) > 1))
+    _check_calls(proto, path)
     for owner, tensor, at in tensors(proto):
         check_tensor(tensor, skim.tensors.get(at, {}), source, owner, path)
 
@@ -211,6 +212,38 @@ def _check_results(nodes: Iterable[onnx.NodeProto], path: Path) -> None:
                 raise _double(path, "values", output)
             if output:
                 seen.add(output)
+
+
+def _check_calls(proto: onnx.ModelProto, path: Path) -> None:
+    """Refuse functions that call each other without end or multiply; each is looked at once."""
+    functions = {(f.domain, f.name): f for f in proto.functions}
+    sizes: dict[tuple[str, str], int] = {}
+
+    def expanded(nodes: Iterable[onnx.NodeProto], callers: tuple[tuple[str, str], ...]) -> int:
+        count = 0
+        for node in nodes:
+            key = (node.domain, node.op_type)
+            if key in functions and key not in sizes:
+                if key in callers or len(callers) > DEEPEST:
+                    raise ModelError(
+                        f"{path}: the function '{node.op_type}' is called more than {DEEPEST} "
+                        "calls deep; does it call itself?",
+                        TOO_DEEP,
+                    )
+                sizes[key] = expanded(functions[key].node, (*callers, key))
+            count += sizes.get(key, 1)
+            for attribute in node.attribute:
+                inner = [attribute.g] if attribute.HasField("g") else attribute.graphs
+                count += sum(expanded(graph.node, callers) for graph in inner)
+        return count
+
+    total = expanded(proto.graph.node, ())
+    if total > MAX_NODES:
+        raise ModelError(
+            f"{path}: with its functions expanded the model has {total:,} nodes, more than the "
+            f"{MAX_NODES:,} that are handled",
+            TOO_MANY_NODES,
+        )
 
 
 def _double(path: Path, what: str, name: str) -> ModelError:

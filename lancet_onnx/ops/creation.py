@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from lancet_onnx.errors import UnsupportedError
-from lancet_onnx.ops.host import DTYPES, dtype_of, host_floats, host_int, host_ints
+from lancet_onnx.ops.host import DTYPES, dtype_of, host_floats, host_int, host_ints, refuse_bomb
 from lancet_onnx.ops.registry import op
 
 _KNOWN = frozenset(DTYPES.values())
@@ -136,6 +136,7 @@ def constant_of_shape(
 ) -> torch.Tensor:
     """ConstantOfShape (9, 20, 21, 23, 24, 25): on the host."""
     sizes = host_ints(input, "the shape of ConstantOfShape")
+    refuse_bomb(math.prod(sizes), "ConstantOfShape")
     if value is None:
         return torch.zeros(sizes, dtype=torch.float32)
     return from_array(value).reshape(()).expand(sizes).clone()
@@ -150,6 +151,7 @@ def eye_like(
 ) -> torch.Tensor:
     """EyeLike (9, 22)."""
     rows, columns = input.shape
+    refuse_bomb(rows * columns, "EyeLike")
     kind = input.dtype if dtype is None else dtype_of(dtype)
     down = torch.arange(rows, device=input.device).reshape(-1, 1)
     across = torch.arange(columns, device=input.device)
@@ -159,10 +161,18 @@ def eye_like(
 def _range(start: torch.Tensor, limit: torch.Tensor, delta: torch.Tensor) -> torch.Tensor:
     if not start.is_floating_point():
         first, last, step = (host_int(t, "the bounds of Range") for t in (start, limit, delta))
+        _refuse_range(first, last, step)
         return torch.arange(max(-((first - last) // step), 0)).mul(step).add(first).to(start.dtype)
     low, high, gap = (host_floats(t, "the bounds of Range")[0] for t in (start, limit, delta))
+    _refuse_range(low, high, gap)
     count = max(math.ceil((high - low) / gap), 0)
     return (torch.arange(count, dtype=torch.float64) * gap + low).to(start.dtype)
+
+
+def _refuse_range(start: float, limit: float, step: float) -> None:
+    if step == 0:
+        raise UnsupportedError("Range with a step of 0 has no end")
+    refuse_bomb((limit - start) / step, "Range")
 
 
 @op("Range", 11, host=(0, 1, 2))

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import torch
 
 from lancet_onnx.errors import UnsupportedError
+from lancet_onnx.rules import BOMB
 
 DTYPES: dict[int, torch.dtype] = {
     1: torch.float32,
@@ -34,6 +35,20 @@ def dtype_of(number: int) -> torch.dtype:
     if number not in DTYPES:
         raise UnsupportedError(f"element type {number} of the ONNX format is not computed with")
     return DTYPES[number]
+
+
+LARGEST_MADE = 1 << 28
+"""Elements that an operator may make of a few numbers: a few bytes must not take all memory."""
+
+
+def refuse_bomb(count: float, what: str) -> None:
+    """Refuse to make more elements out of nothing than any honest model needs."""
+    if count > LARGEST_MADE:
+        raise UnsupportedError(
+            f"{what} would make {count:.3g} elements of nothing, more than the {LARGEST_MADE:,} "
+            "that are made; such a model takes all memory",
+            BOMB,
+        )
 
 
 def _require_host(values: torch.Tensor, what: str) -> None:

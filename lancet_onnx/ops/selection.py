@@ -7,7 +7,7 @@ import torch
 from torch.nn import functional
 
 from lancet_onnx.errors import UnsupportedError
-from lancet_onnx.ops.host import host_floats, host_int, meet, positive_axis
+from lancet_onnx.ops.host import host_floats, host_int, meet, positive_axis, refuse_bomb
 from lancet_onnx.ops.indexing import scatter_elements
 from lancet_onnx.ops.registry import op
 
@@ -21,6 +21,7 @@ def one_hot(
     if len(sizes) != 1:
         raise UnsupportedError(f"OneHot with depths {sizes}")
     size = int(sizes[0])
+    refuse_bomb(size * indices.numel(), "OneHot")
     places, chosen = meet(indices.to(torch.int64), values)
     at = positive_axis(axis, indices.ndim + 1)
     wrapped = torch.where(places < 0, places + size, places).unsqueeze(at)

@@ -15,6 +15,7 @@ from lancet_onnx.ops.host import (
     host_ints,
     meet,
     positive_axes,
+    refuse_bomb,
 )
 from lancet_onnx.ops.registry import op
 
@@ -113,7 +114,9 @@ def expand(input: torch.Tensor, shape: torch.Tensor) -> torch.Tensor:
 @op("Tile", 6, 13)
 def tile(input: torch.Tensor, repeats: torch.Tensor) -> torch.Tensor:
     """Tile (6, 13)."""
-    return input.repeat(host_ints(repeats, "the repeats of Tile"))
+    times = host_ints(repeats, "the repeats of Tile")
+    refuse_bomb(math.prod(times) * input.numel(), "Tile")
+    return input.repeat(times)
 
 
 def _pad_by_index(

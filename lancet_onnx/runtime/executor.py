@@ -213,7 +213,7 @@ class GraphModule:
         try:
             result = self._compute[node.name](table)
         except UnsupportedError as error:
-            raise UnsupportedError(f"{node}: {error}") from error
+            raise UnsupportedError(f"{node}: {error.text}", error.rule) from error
         except (TypeError, RuntimeError, ValueError, IndexError) as error:
             raise UnsupportedError(f"{node} could not be computed: {error}") from error
         if isinstance(result, torch.Tensor):
