@@ -220,6 +220,11 @@ class Classifier:
             4 * math.prod(self._row_shape(value)) for value in values if value in self.shapes
         )
 
+    @property
+    def elements(self) -> Mapping[ValueName, int]:
+        """How many elements one image has of each value."""
+        return {value: math.prod(self._row_shape(value)) for value in self.shapes}
+
     def _row_shape(self, value: ValueName) -> tuple[int, ...]:
         """Return the shape of what one image has of a value."""
         shape = self.shapes[value]

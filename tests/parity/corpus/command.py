@@ -25,11 +25,12 @@ def main(arguments: list[str] | None = None) -> int:
     check.add_argument("--write", type=Path, help="write the table as Markdown")
     check.add_argument("--again", action="store_true", help="also rows that passed before")
     check.add_argument("--seconds", type=int, default=240, help="for one row")
+    logic = commands.add_parser("logic", help="look for graph-logic backdoors: there are none")
     part = commands.add_parser("slice", help="build and check a small set with every operator")
     part.add_argument("--choose", action="store_true", help="print a covering set instead")
-    for command in (build, check, part):
+    for command in (build, check, logic, part):
         command.add_argument("--cache", type=Path, default=CACHE if command is not part else None)
-    for command in (build, check):
+    for command in (build, check, logic):
         command.add_argument("--only", action="append", help="names that hold this; repeatable")
     options = parser.parse_args(arguments)
     if options.command == "build":
@@ -58,6 +59,10 @@ def main(arguments: list[str] | None = None) -> int:
             seconds=options.seconds,
             target=options.write,
         )
+    if options.command == "logic":
+        from corpus.alarms import alarms
+
+        return alarms(options.cache, options.only)
     from corpus.slicing import choose, run_slice
 
     return choose(options.cache) if options.choose else run_slice(options.cache)

@@ -1,0 +1,126 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Arguments and reports go through JSON and come back the same; nothing else comes back."""
+
+import inspect as signatures
+import json
+import math
+from pathlib import Path
+from types import UnionType
+from typing import Literal, get_type_hints
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lancet_onnx import api
+from lancet_onnx.api.options import DataOptions, RepairOptions, TriggerOptions
+from lancet_onnx.contain.child import COMMANDS
+from lancet_onnx.contain.codec import from_plain, report_from_plain, report_to_plain, to_plain
+from lancet_onnx.report import Picture, Report
+from lancet_onnx.samples import Sizes
+
+ARGUMENTS = [
+    (Path, Path("a b/c.onnx")),
+    (Path | None, None),
+    (TriggerOptions | None, TriggerOptions(Path("t.png"), None, "blend", (3, 4), 7)),
+    (DataOptions, DataOptions(Path("d"), "unit", (0.5, 1.0), None, "bgr", "nhwc", "shortest", "y")),
+    (RepairOptions, RepairOptions(Path("o"), None, "mute", sizes=Sizes(1, 2, 3))),
+    (Literal["auto", "cpu", "cuda"], "cpu"),
+    (float, 0.25),
+    (int, 3),
+    (str | None, "text"),
+    (bool, True),
+]
+
+
+@pytest.mark.parametrize(("kind", "value"), ARGUMENTS, ids=[str(k) for k, _ in ARGUMENTS])
+def test_an_argument_survives(kind: object, value: object):
+    assert from_plain(kind, json.loads(json.dumps(to_plain(value)))) == value
+
+
+def test_a_whole_number_is_a_float_where_one_is_asked_for():
+    assert isinstance(from_plain(float, 1), float)
+
+
+@pytest.mark.parametrize(
+    ("kind", "value"),
+    [
+        (Path, 3),
+        (int, "3"),
+        (Literal["cpu"], "tpu"),
+        (tuple[int, int], [1, 2, 3]),
+        (DataOptions, {"colour": "rgb"}),
+        (DataOptions, ["rgb"]),
+        (float, True),
+    ],
+)
+def test_what_is_of_another_type_is_refused(kind: object, value: object):
+    with pytest.raises((TypeError, ValueError, KeyError)):
+        from_plain(kind, value)
+
+
+def test_what_json_cannot_hold_is_refused():
+    for value in (np.zeros(3), {1, 2}, object()):
+        with pytest.raises(TypeError, match="another process"):
+            to_plain(value)
+
+
+def choices(kind: object) -> set[object]:
+    """The types that an argument may have, but for None."""
+    inside = getattr(kind, "__args__", ()) if isinstance(kind, UnionType) else (kind,)
+    return {k for k in inside if k is not type(None)}
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_argument_of_every_command_can_be_handed_over(command: str):
+    """But the progress callback, which the child has one of its own for."""
+    call = getattr(api, command)
+    hints = get_type_hints(call)
+    for name in signatures.signature(call).parameters:
+        if name != "progress":
+            wanted = choices(hints[name])
+            example = next(v for k, v in ARGUMENTS if choices(k) & wanted and v is not None)
+            assert from_plain(hints[name], to_plain(example)) == example
+
+
+def test_a_report_survives():
+    picture = Picture("trigger", "a ünïcode caption", bytes(range(256)))
+    report = Report("scan", "backdoored", ("one", "two"), {"a": [1, {"b": None}]}, (picture,))
+    again = report_from_plain(json.loads(json.dumps(report_to_plain(report))))
+    assert again == report or again.to_dict() == report.to_dict()
+    assert again.pictures == report.pictures
+
+
+def test_what_is_no_number_becomes_null():
+    again = report_from_plain(report_to_plain(Report("scan", "clean", (), {"x": math.nan})))
+    assert again.body == {"x": None}
+
+
+junk = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner),
+    max_leaves=8,
+)
+
+
+@given(
+    st.fixed_dictionaries(
+        {},
+        optional={
+            "report": junk | st.fixed_dictionaries(
+                {}, optional={"command": junk, "verdict": junk | st.just("clean"), "reasons": junk}
+            ),
+            "pictures": junk | st.lists(
+                st.fixed_dictionaries({}, optional={"group": junk, "caption": junk, "png": junk})
+            ),
+        },
+    )
+)  # fmt: skip
+def test_a_child_that_lies_is_a_value_error_at_most(answer: dict):
+    try:
+        report = report_from_plain(answer)
+    except ValueError:
+        return
+    assert isinstance(report.exit_code, int)
+    assert all(isinstance(reason, str) for reason in report.reasons)
