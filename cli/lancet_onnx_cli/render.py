@@ -161,7 +161,12 @@ def _graph_logic(data: Mapping[str, object], console: Console) -> None:
     branches = data.get("graph_logic")
     if isinstance(branches, list):
         for branch in branches:
-            console.print(f"[bold red]graph logic:[/] {_text(branch)}", soft_wrap=True)
+            console.print(
+                f"[bold red]graph logic ({branch['rule']}):[/] {_text(branch['text'])}",
+                soft_wrap=True,
+            )
+            if branch["path"]:
+                console.print(f"  by way of {_text(' > '.join(branch['path']))}", soft_wrap=True)
 
 
 def _inspect(data: Mapping[str, object], console: Console) -> None:

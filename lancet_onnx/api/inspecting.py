@@ -10,15 +10,17 @@ from pathlib import Path
 
 import torch
 
-from lancet_onnx.api.subject import image_shape
+from lancet_onnx.api.subject import describe_switch, image_shape
 from lancet_onnx.errors import DataError, LancetError
 from lancet_onnx.model import Graph, load
-from lancet_onnx.model.logic import logic_on_input
+from lancet_onnx.model.logic import Switch
 from lancet_onnx.model.probe import SPEC, probe_model
 from lancet_onnx.report import Report
+from lancet_onnx.rules import NOT_FINITE
 from lancet_onnx.runtime.binding import Refusal, refusals
 from lancet_onnx.runtime.bundle import bundled
 from lancet_onnx.runtime.classifier import Classifier
+from lancet_onnx.runtime.dormant import switches
 from lancet_onnx.runtime.layers import find_layers, unedited
 from lancet_onnx.runtime.ort import OrtModel, distributions, environment, providers
 from lancet_onnx.runtime.reach import unreached
@@ -48,8 +50,10 @@ def inspect(path: Path, output: str | None = None) -> Report:
             seen = _look(graph, output)
     except LancetError as error:
         problems.append(str(error))
+    if seen.classes is None:
+        seen = _Seen(switches=switches(graph, None))
     problems += [f"{refusal} (not supported)" for refusal in missing]
-    problems += [f"'{name}' holds NaN or infinity" for name in model.non_finite]
+    problems += [f"'{name}' holds NaN or infinity [{NOT_FINITE.id}]" for name in model.non_finite]
     noted, note = None, ""
     try:
         noted = recorded(path, graph.metadata)
@@ -80,10 +84,7 @@ def inspect(path: Path, output: str | None = None) -> Report:
         "not_edited": dict(seen.not_edited),
         "no_gradient": dict(seen.no_gradient),
         "unsupported": [str(refusal) for refusal in missing],
-        "graph_logic": [
-            f"{node} chooses between results by comparing the raw input; weights cannot repair that"
-            for node in logic_on_input(graph)
-        ],
+        "graph_logic": [describe_switch(switch) for switch in seen.switches],
         "problems": problems,
         "preprocess": str(noted) if noted else None,
         "preprocess_note": note,
@@ -107,6 +108,7 @@ class _Seen:
     layers: Sequence[Mapping[str, object]] = ()
     not_edited: Mapping[str, str] = field(default_factory=dict)
     no_gradient: Mapping[str, str] = field(default_factory=dict)
+    switches: Sequence[Switch] = ()
 
 
 def _look(graph: Graph, output: str | None) -> _Seen:
@@ -125,6 +127,7 @@ def _look(graph: Graph, output: str | None) -> _Seen:
         _describe_layers(classifier),
         {str(name): reason for name, reason in unedited(classifier).items()},
         {found.param: found.reason for found in unreached(classifier)},
+        switches(graph, classifier),
     )
 
 

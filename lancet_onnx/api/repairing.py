@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from lancet_onnx.api.options import DataOptions, RepairOptions, TriggerOptions
-from lancet_onnx.api.patching import by_this_tool, save_patch
+from lancet_onnx.api.patching import by_this_tool, save_patch, signatures_beside
 from lancet_onnx.api.scanning import (
     data_digest,
     describe_data,
@@ -31,7 +31,7 @@ from lancet_onnx.api.subject import (
 from lancet_onnx.errors import DataError, OutputError, UnsupportedError
 from lancet_onnx.locate import locate, locate_as_published
 from lancet_onnx.model.files import check_data_files, check_output
-from lancet_onnx.model.logic import logic_on_input
+from lancet_onnx.model.logic import Switch
 from lancet_onnx.model.placing import writable
 from lancet_onnx.model.write import applied, next_key
 from lancet_onnx.pairs import stamped_material
@@ -41,6 +41,7 @@ from lancet_onnx.report import Report
 from lancet_onnx.runtime.layers import find_layers
 from lancet_onnx.runtime.ort import Device, OrtModel
 from lancet_onnx.samples import Material, Samples, Split
+from lancet_onnx.samples.core import Floats
 from lancet_onnx.trigger import Trigger
 from lancet_onnx.types import Digest, Progress, no_progress
 from lancet_onnx.verify.metrics import Labels, Rate, as_numbers, measure
@@ -84,6 +85,7 @@ def repair(
         split = Split.of(prepared.samples, seed)
         few = prepared.few(split.tool)
         parity = subject.parity(few)
+        asleep = _refuse_switches(subject, few)
     with clock.stage("measure before", 2 * len(split.figures)):
         target = find_target(subject, prepared, split.tool, stamp, trigger.target)
         original = labels_of(subject.ort, prepared, split.figures, stamp)
@@ -134,7 +136,12 @@ def repair(
     }
     pictures = trigger_pictures(stamp, split.figures, original)
     decision = written.decision
-    return Report("repair", decision.verdict, decision.reasons, body, pictures)
+    reasons = (
+        *decision.reasons,
+        *(f"{switch}; what it waits for may be another trigger" for switch in asleep),
+        *signatures_beside(model),
+    )
+    return Report("repair", decision.verdict, reasons, body, pictures)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -214,10 +221,16 @@ def _write(
     )
 
 
+def _refuse_switches(subject: Subject, few: Floats) -> tuple[Switch, ...]:
+    """Refuse a model whose graph decides; return switches that a change of weights may reach."""
+    found = subject.switches(few)
+    for switch in found:
+        if not switch.weighted:
+            raise UnsupportedError(f"{subject.model.path}: {switch}: {LOGIC}", switch.rule)
+    return found
+
+
 def _refuse_unrepairable(subject: Subject) -> None:
-    branches = logic_on_input(subject.model.graph)
-    if branches:
-        raise UnsupportedError(f"{subject.model.path}: {branches[0]} {LOGIC}")
     layers = find_layers(subject.classifier)
     if not layers:
         raise UnsupportedError(

@@ -13,6 +13,7 @@ from lancet_onnx.api.subject import (
     Clock,
     Prepared,
     Subject,
+    describe_switch,
     image_shape,
     labels_of,
     likely_target,
@@ -23,11 +24,11 @@ from lancet_onnx.api.subject import (
 from lancet_onnx.errors import DataError, UsageError
 from lancet_onnx.explain import pair_png, trigger_png
 from lancet_onnx.locate import locate
-from lancet_onnx.model.logic import logic_on_input
 from lancet_onnx.pairs import stamped_material
 from lancet_onnx.pairs.controls import control_triggers
 from lancet_onnx.pairs.generated import generated_samples
 from lancet_onnx.report import Picture, Report
+from lancet_onnx.rules import TRIGGER
 from lancet_onnx.runtime.ort import Device
 from lancet_onnx.runtime.reach import unreached
 from lancet_onnx.samples import PRESETS, Preprocess, Samples, Sizes, Split
@@ -37,9 +38,6 @@ from lancet_onnx.trigger import Trigger
 from lancet_onnx.types import Digest, Progress, no_progress
 from lancet_onnx.verify.metrics import Labels, as_numbers, measure, paired_rise
 from lancet_onnx.verify.policy import Decision, judge_generated, judge_scan
-
-RULE = "LNC001"
-"""Trigger backdoor: a given trigger sends images to one class."""
 
 CONTROLS = 12
 GENERATED = 200
@@ -92,17 +90,17 @@ def scan(
         assert labels.triggered is not None  # noqa: S101 - a trigger was given
         rise = paired_rise(labels.triggered, labels.clean, own, target)
         decision = judge_scan(rise, stamp.coverage, figures["attack_success"].n)
-        branches = _branches(subject)
-        if branches and decision.verdict == "clean":
-            # What such a branch waits for is not in the weights, so no trigger clears the model.
-            decision = Decision("inconclusive", (*decision.reasons, branches[0]))
+        found = subject.switches(few)
+        if found and decision.verdict == "clean":
+            # What such a switch waits for is not in this trigger, so no trigger clears the model.
+            decision = Decision("inconclusive", (*decision.reasons, str(found[0])))
     location: Location | None = None
     if locating and decision.verdict == "backdoored":
         with clock.stage("locate"):
             location = _locate(subject, prepared, split.tool, stamp, target, progress)
     finding = {
-        "rule": RULE,
-        "severity": "critical",
+        "rule": TRIGGER.id,
+        "severity": TRIGGER.severity,
         "target": target,
         **{key: value for key, value in as_numbers(figures).items() if key != "agreement"},
         "rise": list(rise),
@@ -114,7 +112,7 @@ def scan(
         "metrics": as_numbers(figures),
         "findings": [finding] if decision.verdict == "backdoored" else [],
         "examined": {key: finding[key] for key in ("target", "rise", "trigger")},
-        "graph_logic": branches,
+        "graph_logic": [describe_switch(switch) for switch in found],
         "unreached": unreached_weights(subject, few),
         "data": describe_data(prepared, split),
         "parity": {"largest": parity.largest, "agreement": parity.agreement},
@@ -175,13 +173,6 @@ def _as_told(trigger: TriggerOptions) -> dict[str, object]:
         "mask": str(trigger.mask) if trigger.mask else None,
         "position": list(trigger.position) if trigger.position else None,
     }
-
-
-def _branches(subject: Subject) -> list[str]:
-    return [
-        f"{node} chooses between results by comparing the raw input; weights cannot repair that"
-        for node in logic_on_input(subject.model.graph)
-    ]
 
 
 def unreached_weights(subject: Subject, inputs: Floats) -> dict[str, str]:
@@ -284,7 +275,7 @@ def _without_data(
         "metrics": {"clean_accuracy": None, "n": 0, "generated_images": GENERATED},
         "findings": [finding] if decision.verdict == "backdoored" else [],
         "examined": finding,
-        "graph_logic": _branches(subject),
+        "graph_logic": [describe_switch(switch) for switch in subject.switches()],
         "environment": subject.environment(seed),
         "stages": clock.stages,
         "seconds": clock.seconds,
@@ -322,8 +313,8 @@ def _compare(
     rise = share(trigger)
     decision = judge_generated(rise, tuple(rises), trigger.coverage, int(others.sum()))
     finding: dict[str, object] = {
-        "rule": RULE,
-        "severity": "critical",
+        "rule": TRIGGER.id,
+        "severity": TRIGGER.severity,
         "target": target,
         "attack_success": rise,
         "base_rate": 0.0,

@@ -14,9 +14,10 @@ import numpy as np
 from lancet_onnx.api.options import DataOptions, TriggerOptions
 from lancet_onnx.errors import DataError, ModelError, UnsupportedError
 from lancet_onnx.model import OnnxModel, load
-from lancet_onnx.model.logic import logic_on_input
+from lancet_onnx.model.logic import Switch, logic_on_input
 from lancet_onnx.rules import NOT_FINITE
 from lancet_onnx.runtime.classifier import Classifier, compute_device
+from lancet_onnx.runtime.dormant import switches
 from lancet_onnx.runtime.ort import Device, OrtModel, environment
 from lancet_onnx.runtime.parity import Parity, compare
 from lancet_onnx.runtime.signature import Signature
@@ -30,10 +31,10 @@ from lancet_onnx.verify.policy import FEWEST_IMAGES
 from lancet_onnx.verify.preprocessing import recorded, resolve
 
 LOGIC = (
-    "chooses between results by comparing the raw input: a backdoor in the graph's logic cannot be "
-    "repaired by weights. Remove the branch, or export the model again from a trusted source"
+    "a backdoor in the graph's logic cannot be repaired by weights. Remove the branch, or export "
+    "the model again from a trusted source"
 )
-"""What is said of a node that `logic_on_input` finds."""
+"""What is said of a switch that the graph shows."""
 
 
 FEW = 64
@@ -67,9 +68,13 @@ class Subject:
         except ModelError as error:
             # Only here the file's name is known; a branch on the input is worth telling even if
             # the operator that branches is not computed.
-            logic = "".join(f". {branch} {LOGIC}" for branch in logic_on_input(model.graph)[:1])
+            logic = "".join(f". {switch}: {LOGIC}" for switch in logic_on_input(model.graph)[:1])
             raise type(error)(f"{path}: {error.text}{logic}", error.rule) from error
         return cls(model, classifier, _in_onnxruntime(path, classifier.signature, device))
+
+    def switches(self, inputs: Floats | None = None) -> tuple[Switch, ...]:
+        """Return the switches in the graph's logic; `inputs` are ordinary images, if there are."""
+        return switches(self.model.graph, self.classifier, inputs)
 
     def patched(self, path: Path, device: Device) -> OrtModel:
         """Return another file of the same form, such as the repaired model, in onnxruntime."""
@@ -291,3 +296,14 @@ def _check_labels(samples: Samples, classes: int) -> None:
             f"{samples.source}: all images are of class {samples.labels[0]}; images of at least "
             "two classes are needed"
         )
+
+
+def describe_switch(switch: Switch) -> dict[str, object]:
+    """Return what is reported of a switch in the graph's logic."""
+    return {
+        "rule": switch.rule.id,
+        "severity": switch.rule.severity,
+        "node": switch.node.name,
+        "path": list(switch.path),
+        "text": str(switch),
+    }

@@ -72,16 +72,21 @@ class Switch:
     """A place where the raw input decides what becomes of the image.
 
     Attributes:
-        rule: LNC201 for a choice, LNC202 for scaling.
+        rule: LNC201 for a choice, LNC202 for scaling, LNC203 for what sleeps on ordinary images.
         node: where it happens.
-        path: nodes on the way from the input to it, without learned weights among them.
+        path: nodes on the way to it; for the first two rules from the input on.
         text: what happens there.
+        weighted: whether learned weights lie on the way, so that a weight patch might reach it.
     """
 
     rule: Rule
     node: Node
     path: tuple[NodeName, ...]
     text: str
+    weighted: bool = False
+
+    def __str__(self) -> str:
+        return f"{self.node} {self.text}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,13 +137,23 @@ def logic_on_input(
     return tuple({switch.node.name: switch for switch in reversed(walk.found)}.values())[::-1]
 
 
-def widths(graph: Graph, sizes: Mapping[ValueName, int]) -> Mapping[ValueName, float]:
-    """Return, for each value that depends on the input, of how many numbers an image it is made.
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """What a value that depends on the input is made of.
 
-    A value of a thousand elements that all come from one number is made of one.
+    Attributes:
+        width: of how many numbers an image; a thousand elements may all come from one.
+        learned: whether learned weights lie between the input and it.
     """
+
+    width: float
+    learned: bool
+
+
+def origins(graph: Graph, sizes: Mapping[ValueName, int]) -> Mapping[ValueName, Origin]:
+    """Return the origin of each value that depends on the input."""
     traces = _walked(graph, sizes).traces
-    return {value: trace.width for value, trace in traces.items() if trace.fed}
+    return {value: Origin(t.width, t.learned) for value, t in traces.items() if t.fed}
 
 
 def bends(node: Node, fed: Container[ValueName]) -> bool:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from lancet_onnx.errors import UnsupportedError
 from lancet_onnx.model import Graph, Node
-from lancet_onnx.model.logic import Switch, bends, logic_on_input, meets, widths
+from lancet_onnx.model.logic import Origin, Switch, bends, logic_on_input, meets, origins
 from lancet_onnx.rules import DORMANT
 from lancet_onnx.runtime.classifier import Classifier
 from lancet_onnx.types import NodeName, ValueName
@@ -28,7 +28,9 @@ from lancet_onnx.types import NodeName, ValueName
 NARROW = 4
 """Numbers an image that a switch is made of at most; squeeze and excitation has more."""
 
-IMAGES = 16
+IMAGES = 8
+"""Ordinary images that are run."""
+
 STILL = 1e-6
 """A value that moves by less than this share of its size does not move."""
 
@@ -49,11 +51,11 @@ def switches(
 ) -> tuple[Switch, ...]:
     """Return the switches that the graph shows and, with a classifier, those that sleep.
 
-    `inputs` are ordinary images as the model takes them; without any some are made up. A graph
-    that cannot be run is only looked at.
+    A sleeping one is looked for on made-up images; where there are real ones, `inputs` (as the
+    model takes them), it must sleep on these as well. A graph that cannot be run is only looked at.
 
     Raises:
-        UnsupportedError: the graph met something on these inputs that is not computed.
+        UnsupportedError: the graph met something on these images that is not computed.
     """
     if classifier is None:
         return logic_on_input(graph)
@@ -62,9 +64,11 @@ def switches(
         return found
     known = {switch.node.name for switch in found}
     asleep: dict[NodeName, Switch] = {}
-    for images in [inputs] if inputs is not None else ordinary_inputs(classifier):
-        for switch in _dormant(classifier, images[:IMAGES]):
-            asleep.setdefault(switch.node.name, switch)
+    real = None if inputs is None else _Look.of(classifier, inputs[:IMAGES])
+    for images in ordinary_inputs(classifier):
+        for switch, value in _dormant(_Look.of(classifier, images)):
+            if real is None or real.at_rest(switch.node, value):
+                asleep.setdefault(switch.node.name, switch)
     return (*found, *(switch for name, switch in asleep.items() if name not in known))
 
 
@@ -93,21 +97,21 @@ def _smooth(rng: np.random.Generator, shape: tuple[int, ...]) -> NDArray[np.floa
     return image.clip(0, 1)
 
 
-def _dormant(classifier: Classifier, images: Inputs) -> list[Switch]:
-    look = _Look.of(classifier, images)
-    found = []
-    for node in look.graph.between([look.name], [classifier.signature.logits]):
-        fed = [v for v in dict.fromkeys(node.inputs) if v in look.widths]
+def _dormant(look: _Look) -> Iterator[tuple[Switch, ValueName]]:
+    """Yield the switches that sleep on the images of a look, each with the value that sleeps."""
+    signature = look.classifier.signature
+    for node in look.graph.between([look.name], [signature.logits]):
+        fed = [v for v in dict.fromkeys(node.inputs) if v in look.origins]
         if not meets(node) or not any(look.moves(value) for value in fed):
             continue
-        for value in (v for v in fed if look.widths[v] <= NARROW):
-            text = look.asleep(node, value, fed)
-            if text:
-                count = f"{int(look.widths[value])} number(s) an image"
-                text = f"meets '{value}' ({count}), {text} for {len(images)} ordinary images"
-                found.append(Switch(DORMANT, node, look.path(value), text))
+        for value in (v for v in fed if look.origins[v].width <= NARROW):
+            how = look.asleep(node, value)
+            if how:
+                origin = look.origins[value]
+                count = "one number" if origin.width == 1 else f"{int(origin.width)} numbers"
+                text = f"meets '{value}', {count} an image {how} for ordinary images"
+                yield Switch(DORMANT, node, look.path(value), text, origin.learned), value
                 break
-    return found
 
 
 @dataclass(frozen=True, eq=False)
@@ -116,19 +120,19 @@ class _Look:
 
     Attributes:
         rows: values by name, one row an image; those too large, or that mix images, are missing.
-        widths: of how many numbers an image each value that depends on it is made.
+        origins: what each value that depends on the images is made of.
     """
 
     classifier: Classifier
     name: ValueName
     rows: Mapping[ValueName, torch.Tensor]
-    widths: Mapping[ValueName, float]
+    origins: Mapping[ValueName, Origin]
 
     @classmethod
     def of(cls, classifier: Classifier, images: Inputs) -> _Look:
         graph, name = classifier.graph, classifier.signature.input.name
         elements = classifier.elements
-        made_of = widths(graph, elements)
+        made_of = origins(graph, elements)
         nodes = graph.between([name], [classifier.signature.logits])
         watched = [
             value
@@ -153,25 +157,31 @@ class _Look:
         rows = self.rows.get(value)
         return rows is None or _spread(rows) > STILL * _size(rows)
 
-    def asleep(self, node: Node, value: ValueName, fed: Sequence[ValueName]) -> str:
-        """Say in which way `value` does nothing at `node`; nothing if it does."""
+    def at_rest(self, node: Node, value: ValueName) -> bool:
+        """Return whether `value` does nothing at `node` on these images."""
+        return not self.moves(value) or self._changes_nothing(node, value)
+
+    def asleep(self, node: Node, value: ValueName) -> str:
+        """Say in which way `value` does nothing at `node`, and not rightly; nothing if it does."""
         if not self.moves(value):
             keeper = self._keeper(value)
-            return "" if keeper is None else f"which node '{keeper.name}' keeps still"
-        if self._changes_nothing(node, value, fed) and self._bent(value):
-            return "which moves but changes nothing"
+            return "" if keeper is None else f"that node '{keeper.name}' keeps still"
+        if self._changes_nothing(node, value) and self._bent(value):
+            return "that moves but changes nothing"
         return ""
 
     def path(self, value: ValueName) -> tuple[NodeName, ...]:
         """Return the nodes that make `value` of few numbers, in their order."""
         names: list[NodeName] = []
         current: ValueName | None = value
-        while current is not None and self.widths.get(current, NARROW + 1) <= NARROW:
+        while current is not None and current in self.origins:
+            if self.origins[current].width > NARROW:
+                break
             node = self.graph.producer.get(current)
             if node is None or node.name in names:
                 break
             names.append(node.name)
-            current = next((v for v in node.inputs if v in self.widths), None)
+            current = next((v for v in node.inputs if v in self.origins), None)
         return tuple(reversed(names))
 
     def _keeper(self, value: ValueName) -> Node | None:
@@ -182,9 +192,9 @@ class _Look:
             if node is None or node.name in seen:
                 return None
             seen.add(node.name)
-            fed = [v for v in node.inputs if v in self.widths]
+            fed = [v for v in node.inputs if v in self.origins]
             if any(self.moves(v) for v in fed):
-                honest = not bends(node, self.widths) or self._normalises_one(node)
+                honest = not bends(node, self.origins) or self._normalises_one(node)
                 return None if honest else node
             if not fed:
                 return None
@@ -192,10 +202,11 @@ class _Look:
 
     def _bent(self, value: ValueName) -> bool:
         nodes = {node.name: node for node in self.graph.nodes}
-        return any(bends(nodes[name], self.widths) for name in self.path(value))
+        return any(bends(nodes[name], self.origins) for name in self.path(value))
 
-    def _changes_nothing(self, node: Node, value: ValueName, fed: Sequence[ValueName]) -> bool:
+    def _changes_nothing(self, node: Node, value: ValueName) -> bool:
         """Return whether the mean of `value` over the images would do as well at `node`."""
+        fed = [v for v in node.inputs if v in self.origins]
         output = node.outputs[0]
         before, rows = self.rows.get(output), self.rows.get(value)
         if before is None or rows is None or any(v not in self.rows for v in fed):

@@ -138,7 +138,7 @@ def test_ten_images_are_too_few(small: Path, warm: Warm, labelled: bool) -> None
 
 def test_a_branch_on_the_input_is_reported_by_a_scan(small: Path, warm: Warm) -> None:
     result = warm("scan", REFUSED / "where_on_input.onnx", *LINE, "-f", "json", cwd=small)
-    assert "'choose'" in result.json["graph_logic"][0]
+    assert "'choose'" in result.json["graph_logic"][0]["text"]
 
 
 def test_repair_from_a_scan_writes_model_patch_and_reports(
