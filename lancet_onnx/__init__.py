@@ -22,6 +22,7 @@ if TYPE_CHECKING:
         RepairOptions,
         TriggerOptions,
         apply_patch,
+        check_signature,
         compose_patches,
         diff_models,
         doctor,
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
         revert_patch,
         scan,
         show_patch,
+        sign,
         verify,
     )
 
@@ -40,6 +42,7 @@ __all__ = [
     "RepairOptions",
     "TriggerOptions",
     "apply_patch",
+    "check_signature",
     "compose_patches",
     "diff_models",
     "doctor",
@@ -49,6 +52,7 @@ __all__ = [
     "revert_patch",
     "scan",
     "show_patch",
+    "sign",
     "verify",
 ]
 

@@ -44,6 +44,7 @@ from lancet_onnx_cli.options import (
 from lancet_onnx_cli.output import Output, emit, spare
 from lancet_onnx_cli.patch_commands import patch_app
 from lancet_onnx_cli.running import limits_of, run
+from lancet_onnx_cli.signature_commands import signature_app
 
 if TYPE_CHECKING:
     from lancet_onnx.api import DataOptions, TriggerOptions
@@ -262,6 +263,7 @@ def verify_command(
 
 
 app.add_typer(patch_app)
+app.add_typer(signature_app)
 
 
 @app.command("inspect")

@@ -32,6 +32,8 @@ def render_text(report: Report, console: Console) -> None:
         _doctor(data, console)
     elif report.command.startswith("patch "):
         _patch(data, console)
+    elif report.command.startswith("signature "):
+        _signature(data, console)
     else:
         _figures(data, console)
         _changed(data, console)
@@ -221,6 +223,13 @@ def _inspect(data: Mapping[str, object], console: Console) -> None:
                 console.print(f"{what}: '{_text(name)}', {_text(reason)}", soft_wrap=True)
             if len(reasons) > _SHOWN:
                 console.print(f"{what}: {len(reasons) - _SHOWN} more, see -f json")
+
+
+def _signature(data: Mapping[str, object], console: Console) -> None:
+    files, signature = data["files"], data["signature"]
+    if isinstance(files, list) and isinstance(signature, Mapping):
+        console.print(f"signature: {_text(signature['path'])}", soft_wrap=True)
+        console.print(f"signed: {_text(', '.join(files))}", soft_wrap=True)
 
 
 def _patch(data: Mapping[str, object], console: Console) -> None:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     )
     from lancet_onnx.api.repairing import repair
     from lancet_onnx.api.scanning import scan
+    from lancet_onnx.api.signing import check_signature, sign
     from lancet_onnx.api.verifying import verify
     from lancet_onnx.model import load
 
@@ -36,6 +37,7 @@ _HOMES = {
     ),
     "lancet_onnx.api.repairing": ("repair",),
     "lancet_onnx.api.scanning": ("scan",),
+    "lancet_onnx.api.signing": ("check_signature", "sign"),
     "lancet_onnx.api.verifying": ("verify",),
     "lancet_onnx.model": ("load",),
 }
@@ -46,6 +48,7 @@ __all__ = [
     "RepairOptions",
     "TriggerOptions",
     "apply_patch",
+    "check_signature",
     "compose_patches",
     "diff_models",
     "doctor",
@@ -55,6 +58,7 @@ __all__ = [
     "revert_patch",
     "scan",
     "show_patch",
+    "sign",
     "verify",
 ]
 

@@ -293,10 +293,11 @@ class _Walk:
     def _bodies(self, node: Node, reads: Sequence[_Trace]) -> _Trace:
         """Trace the branches of If, or the body of Loop or Scan until nothing new appears."""
         op = node.op_type
+        by = reads[0] if op == "If" and reads else _NOTHING
         if op == "If":
-            self._choice(node, reads[0], (), "takes one of two branches", alone=True)
-            if reads[0].raw and not reads[0].learned and not reads[0].decided:
-                self._note(BRANCH, node, reads[0], "takes one of two branches by the raw input")
+            self._choice(node, by, (), "takes one of two branches", alone=True)
+            if by.raw and not by.learned and not by.decided:
+                self._note(BRANCH, node, by, "takes one of two branches by the raw input")
         if op == "Loop":
             for trace in reads[:2]:
                 if trace.raw and not trace.learned:
@@ -316,8 +317,7 @@ class _Walk:
                 result = _either([result, *ends])
             if op == "If":
                 break
-        chosen = op == "If" and reads[0].fed
-        return _either([result, reads[0]]) if chosen else result
+        return _either([result, by]) if by.fed else result
 
     def _note(self, rule: Rule, node: Node, trace: _Trace, text: str) -> None:
         self.found.append(Switch(rule, node, self._path(trace), text))

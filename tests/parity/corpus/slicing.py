@@ -7,6 +7,7 @@ import re
 import tempfile
 from pathlib import Path
 
+from corpus.alarms import alarms
 from corpus.building import build, say
 from corpus.catalogue import recipes
 from corpus.checking import check, load_row
@@ -92,14 +93,17 @@ NAMES = (*_COVERING, *_KINDS)
 
 
 def run_slice(cache: Path | None) -> int:
-    """Build and check the slice; 1 if a row fails, an export fails or an operator is missing."""
+    """Build and check the slice, and look for switches in it that are none.
+
+    Returns 1 if a row fails, an export fails, an operator is missing or there is a false alarm.
+    """
     if cache is None:
         with tempfile.TemporaryDirectory() as folder:
             return run_slice(Path(folder))
     chosen = [recipe for recipe in recipes() if recipe.name in NAMES]
     done = build(chosen, cache)
     say(", ".join(f"{name}: {count}" for name, count in done.items()))
-    failed = check(cache, NAMES)
+    failed = check(cache, NAMES) or alarms(cache, NAMES)
     seen = {o for record in read(cache) if (row := load_row(cache, record)) for o in row.operators}
     missing = sorted(_table_operators() - seen)
     if missing:

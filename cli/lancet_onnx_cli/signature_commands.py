@@ -1,0 +1,62 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``lancet-onnx signature ...``: sign a folder with model, patch and report, and check that."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from lancet_onnx_cli.options import Formats, OutputPath, Quiet, Reports
+from lancet_onnx_cli.output import Output, emit, spare
+
+signature_app = typer.Typer(
+    name="signature",
+    help="Sign a model folder, or check its signature (OpenSSF model-signing).",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
+
+Folder = Annotated[
+    Path, typer.Argument(metavar="FOLDER", help="Holds model, patch, report.", show_default=False)
+]
+
+
+@signature_app.command("make")
+def make_command(
+    folder: Folder,
+    key: Annotated[Path, typer.Option("--key", help="Private key of an elliptic curve, PEM.")],
+    out: Annotated[
+        Path | None, typer.Option("-o", "--out", help="The signature (default FOLDER/model.sig).")
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace an older signature.")] = False,
+    formats: Formats = None,
+    reports: Reports = None,
+    quiet: Quiet = False,
+) -> int:
+    """Sign every file in FOLDER."""
+    output = Output.of(formats, None, quiet=quiet, reports=reports)
+    spare(output, key, out)
+    from lancet_onnx.api import sign
+
+    return emit(sign(folder, key, out, force=force), output)
+
+
+@signature_app.command("check")
+def check_command(
+    folder: Folder,
+    key: Annotated[Path, typer.Option("--key", help="Public key of an elliptic curve, PEM.")],
+    signature: Annotated[
+        Path | None, typer.Option(help="The signature (default FOLDER/model.sig).")
+    ] = None,
+    formats: Formats = None,
+    outputs: OutputPath = None,
+    quiet: Quiet = False,
+) -> int:
+    """Are the files in FOLDER those that were signed?"""
+    output = Output.of(formats, outputs, quiet=quiet)
+    spare(output, key, signature)
+    from lancet_onnx.api import check_signature
+
+    return emit(check_signature(folder, key, signature), output)
