@@ -14,6 +14,9 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import json
+import os
+import random
 import resource
 import sys
 import tempfile
@@ -58,7 +61,7 @@ def patch(data: bytes) -> str:
     from lancet_onnx.errors import PatchError
     from lancet_onnx.patch import opened_patch
 
-    path = Path(tempfile.gettempdir()) / f"lancet-fuzz-{hash(tempfile)}"
+    path = Path(tempfile.gettempdir()) / f"lancet-fuzz-{os.getpid()}"
     path.write_bytes(data)
     try:
         with opened_patch(path) as found:
@@ -137,13 +140,45 @@ def fuzz(target: str, minutes: float, keep: bool) -> None:
         "-print_final_stats=1",
         f"-artifact_prefix={work}/crash-",
     ]
-    atheris.Setup(arguments, one)
+    if target == "patch":
+        atheris.Setup(arguments, one, custom_mutator=_mutate_header)
+    else:
+        atheris.Setup(arguments, one)
     print(f"{target}: {len(known)} seeds, working in {work}", flush=True)
     if keep:
         import atexit
 
         atexit.register(_keep, work, known, target)
     atheris.Fuzz()
+
+
+def _mutate_header(data: bytes, most: int, seed: int) -> bytes:
+    """Change one value of a patch's header, or any byte: blind changes only break its JSON."""
+    import atheris
+
+    pick = random.Random(seed)  # noqa: S311 - reproducible
+    length = int.from_bytes(data[:8], "little")
+    try:
+        header = json.loads(data[8 : 8 + length])
+        tensor = header[pick.choice(list(header))]
+        name = pick.choice(list(tensor))
+    except (ValueError, TypeError, IndexError, AttributeError, RecursionError):
+        return bytes(atheris.Mutate(data, most))
+    if pick.random() < 0.2:
+        return data[: 8 + length] + bytes(atheris.Mutate(data[8 + length :], most - 8 - length))
+    value = tensor[name]
+    text = value if isinstance(value, str) else json.dumps(value)
+    changed = atheris.Mutate(text.encode(), len(text) + 64).decode(errors="replace")
+    try:
+        tensor[name] = changed if isinstance(value, str) else json.loads(changed)
+    except (ValueError, RecursionError):
+        tensor[name] = pick.choice(_ODD)
+    text = json.dumps(header)
+    text += " " * (-len(text) % 8)
+    return (len(text).to_bytes(8, "little") + text.encode() + data[8 + length :])[:most]
+
+
+_ODD = (None, [], {}, -1, 0, 1, 1 << 63, "", [[]], 0.5, "I64", "U8", [0, 8], [1])
 
 
 def _keep(work: Path, known: set[str], target: str) -> None:

@@ -77,12 +77,16 @@ Reports = Annotated[
 MemoryLimit = Annotated[
     str | None,
     typer.Option(
-        metavar="SIZE", help="Run in a child process with at most this memory (4G; 0: no limit)."
+        metavar="SIZE",
+        help="Run in a child process with at most this memory, e.g. 4G; 0 for no limit. "
+        "Default: 3/4 of the machine's for scan, no limit for others.",
     ),
 ]
 Timeout = Annotated[
     float | None,
     typer.Option(
-        metavar="SECONDS", help="Run in a child process for at most this long (0: no limit)."
+        metavar="SECONDS",
+        help="Run in a child process for at most this long; 0 for no limit. "
+        "Default: 3600 for scan, no limit for others.",
     ),
 ]

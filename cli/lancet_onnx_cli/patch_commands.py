@@ -34,7 +34,7 @@ Force = Annotated[
 
 @patch_app.command("show")
 def show_command(patch: PatchFile, formats: Formats = None, outputs: OutputPath = None) -> int:
-    """What it changes, where, by how much, who made it, for which model."""
+    """What it changes, where, by how much; who made it."""
     output = Output.of(formats, outputs)
     spare(output, patch)
     from lancet_onnx.api import show_patch

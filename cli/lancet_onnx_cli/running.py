@@ -58,7 +58,9 @@ def run(command: str, arguments: Mapping[str, object], limits: Limits, output: O
 
 
 def _size(text: str) -> int:
-    found = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)\s*([KMGT]?)(?:i?B)?", text.strip(), re.IGNORECASE)
+    found = re.fullmatch(
+        r"([0-9]{1,15}(?:\.[0-9]{1,15})?)\s*([KMGT]?)(?:i?B)?", text.strip(), re.IGNORECASE
+    )
     if found is None:
         raise typer.BadParameter(
             f"--memory-limit {text}: expected a size such as 4G or 500M, 0 for no limit"

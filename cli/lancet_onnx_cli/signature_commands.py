@@ -13,7 +13,7 @@ from lancet_onnx_cli.output import Output, emit, spare
 
 signature_app = typer.Typer(
     name="signature",
-    help="Sign a model folder, or check its signature (OpenSSF model-signing).",
+    help="Sign a model folder, or check its signature.",
     no_args_is_help=True,
     rich_markup_mode=None,
 )

@@ -26,6 +26,7 @@ from lancet_onnx.types import Digest, ParamName, ValueName
 FORMAT_VERSION = 1
 _TYPE_NAMES = {"<i8": "I64", "|u1": "U8", "<u2": "U16", "<u4": "U32", "<u8": "U64"}
 _INDEX = "<i8"
+_MOST_DIMS = 64
 
 
 def write_patch(patch: Patch, target: int) -> None:
@@ -111,7 +112,7 @@ def _read(descriptor: int, path: Path) -> Patch:
             header = checked.metadata() or {}
             names = set(checked.keys())
         length = int.from_bytes(os.pread(descriptor, 8, 0), "little")
-        places = json.loads(os.pread(descriptor, length, 8))
+        places = json.loads(os.pread(descriptor, length, 8), object_pairs_hook=_once)
         version = header.get("lancet.patch.version")
         if version != str(FORMAT_VERSION):
             raise PatchError(f"{path}: patch format {version!r}; this version reads 1")
@@ -140,6 +141,13 @@ def _read(descriptor: int, path: Path) -> Patch:
         raise PatchError(f"{path}: not a lancet-onnx patch, or a damaged one ({error})") from error
 
 
+def _once(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    """Refuse a name that stands twice: two readers could see two patches in one file."""
+    if len(dict(pairs)) != len(pairs):
+        raise ValueError("its header has a name twice")
+    return dict(pairs)
+
+
 def _digest(text: str) -> Digest:
     if not re.fullmatch("[0-9a-f]{64}", text):
         raise ValueError(f"{text[:80]!r} is no SHA-256")
@@ -160,7 +168,9 @@ def _entry(entry: Mapping[str, object]) -> tuple[str, str]:
 def _delta(number: int, target: Mapping[str, object], columns: _Columns) -> TensorDelta:
     dtype, shape = str(target["dtype"]), target["shape"]
     bits = bit_type(dtype)
-    if not isinstance(shape, list) or not all(isinstance(d, int) and d >= 0 for d in shape):
+    if not isinstance(shape, list) or len(shape) > _MOST_DIMS:
+        raise TypeError(f"target {number} has no shape, or one of more than {_MOST_DIMS} dims")
+    if not all(isinstance(d, int) and 0 <= d < 1 << 63 for d in shape):
         raise TypeError(f"the shape of target {number} is {shape!r}")
     index = columns.place(f"{number}/index", _INDEX)
     old, new = (columns.place(f"{number}/{part}", bits) for part in ("old", "new"))

@@ -6,15 +6,20 @@
 
 import json
 import re
+import shutil
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+import onnx
 import pytest
+from onnx.numpy_helper import from_array, to_array
 from support import GOLDENS, ROOT, Warm, box, once
 
 HEX = re.compile(r"[0-9a-f]{64}")
-COMMANDS = ("demo", "scan", "repair", "verify", "inspect", "doctor")
+COMMANDS = ("demo", "scan", "repair", "verify", "inspect", "doctor", "patch", "signature")
+GROUPS = {"patch": ("show", "apply", "revert", "diff", "compose"), "signature": ("make", "check")}
+PATCHES = ROOT / "fixtures" / "patches" / "v1" / "flip"
 VOLATILE = {"seconds", "versions", "nodes", "largest", "tolerance", "platform", "image_forwards"}
 """Keys whose values depend on the machine; that they are there is checked, and of what kind."""
 
@@ -69,6 +74,31 @@ def test_json(
     compare(f"{command}.json", text, request)
 
 
+@pytest.mark.parametrize("command", GROUPS["patch"])
+def test_patch_json(
+    command: str, tmp_path: Path, warm: Warm, request: pytest.FixtureRequest
+) -> None:
+    shutil.copytree(PATCHES, tmp_path, dirs_exist_ok=True)
+    base, result, patch = "base/model.onnx", "result/model.onnx", "patch.lancet.safetensors"
+    if command == "compose":
+        model = onnx.load(tmp_path / result)
+        weight = next(t for t in model.graph.initializer if t.name == "fc.bias")
+        weight.CopyFrom(from_array(to_array(weight) * 2, weight.name))
+        onnx.save(model, tmp_path / "more.onnx")
+        more = warm("patch", "diff", result, "more.onnx", "-o", "more.patch", cwd=tmp_path)
+        assert more.code == 0, more
+    line = {
+        "show": (patch,),
+        "apply": (base, patch, "-o", "out.onnx"),
+        "revert": (result, patch, "-o", "out.onnx"),
+        "diff": (base, result, "-o", "out.lancet.safetensors"),
+        "compose": (patch, "more.patch", "-o", "out.lancet.safetensors"),
+    }[command]
+    found = warm("patch", command, *line, "-f", "json", cwd=tmp_path)
+    assert (found.code, found.stderr) == (0, "")
+    compare(f"patch_{command}.json", json.dumps(normal(found.json), indent=1) + "\n", request)
+
+
 def test_scan_of_a_refused_model_says_nothing_on_stdout(tmp_path: Path, warm: Warm) -> None:
     result = warm("inspect", ROOT / "fixtures/refused/text.onnx", "-f", "json", cwd=tmp_path)
     assert (result.code, result.stdout) == (3, "")
@@ -76,6 +106,7 @@ def test_scan_of_a_refused_model_says_nothing_on_stdout(tmp_path: Path, warm: Wa
 
 def test_help(tmp_path: Path, warm: Warm, request: pytest.FixtureRequest) -> None:
     pages = [["--help"], *([command, "--help"] for command in COMMANDS)]
+    pages += [[group, each, "--help"] for group, names in GROUPS.items() for each in names]
     shown = []
     for page in pages:
         result = warm(*page, cwd=tmp_path)

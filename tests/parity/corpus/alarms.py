@@ -90,7 +90,5 @@ def look(cache: Path, record: Record) -> dict[str, object]:
             found += switches(model.graph, classifier, own)
     except LancetError as error:
         return {"error": str(error), "run": classifier is not None}
-    return {
-        "run": classifier is not None,
-        "switches": [f"{s.rule.id} {s.node}: {s.text} ({' > '.join(s.path)})" for s in found],
-    }
+    texts = (f"{s.rule.id} {s.node}: {s.text} ({' > '.join(s.path)})" for s in found)
+    return {"run": classifier is not None, "switches": list(dict.fromkeys(texts))}
