@@ -12,6 +12,7 @@ import onnx
 from lancet_onnx.errors import ModelError
 from lancet_onnx.rules import DATA_FILE, OUTSIDE
 
+_SHOWN = 200
 _BITS = {
     4: ("UINT4", "INT4", "FLOAT4E2M1"),
     8: ("UINT8", "INT8", "BOOL", "FLOAT8E4M3FN", "FLOAT8E4M3FNUZ", "FLOAT8E5M2"),
@@ -59,23 +60,25 @@ def external_file(tensor: onnx.TensorProto, owner: str, path: Path) -> External:
     location = entries.get("location", "")
     relative = PurePosixPath(location)
     named = path.parent / location
-    if (
-        not location
-        or "\0" in location
-        or relative.is_absolute()
-        or ".." in relative.parts
-        or not _inside(named.resolve(), named, path)
-    ):
+    shown = location if len(location) <= _SHOWN else f"{location[:_SHOWN]}..."
+    outside = ModelError(
+        f"{path}: {owner} wants its data from '{shown}', outside the model's own folder; "
+        "this is refused. Put the data file beside the model",
+        OUTSIDE,
+    )
+    if not location or "\0" in location or relative.is_absolute() or ".." in relative.parts:
+        raise outside
+    try:
+        target = named.resolve()
+        regular, exists = target.is_file(), target.exists()
+    except (OSError, RuntimeError):  # names that are too long, links that lead to each other
+        target, regular, exists = named, False, False
+    if (regular or exists) and not _inside(target, named, path):
+        raise outside
+    if not regular:
+        state = "is no regular file" if exists else "is not there"
         raise ModelError(
-            f"{path}: {owner} wants its data from '{location}', outside the model's own folder; "
-            "this is refused. Put the data file beside the model",
-            OUTSIDE,
-        )
-    target = named.resolve()
-    if not target.is_file():
-        state = "is no regular file" if target.exists() else "is not there"
-        raise ModelError(
-            f"{path}: {owner} has its data in '{location}', which {state}; "
+            f"{path}: {owner} has its data in '{shown}', which {state}; "
             "copy the data file beside the model",
             DATA_FILE,
         )
@@ -91,7 +94,7 @@ def external_file(tensor: onnx.TensorProto, owner: str, path: Path) -> External:
     size = target.stat().st_size
     if offset < 0 or length != expected or offset + length > size:
         raise ModelError(
-            f"{path}: {owner} needs {expected} bytes at offset {offset} of '{location}', "
+            f"{path}: {owner} needs {expected} bytes at offset {offset} of '{shown}', "
             f"but the entry says {length} and the file has {size}",
             DATA_FILE,
         )

@@ -202,6 +202,8 @@ def test_the_hand_made_file_is_good():
         {"targets": target(shape=["a"])},
         {"targets": target(shape=[2, 2])},
         {"targets": target(shape=[1 << 70, 0])},
+        {"targets": target(shape=[1 << 70])},
+        {"targets": target(shape=[1] * 63 + [2, 3])},
         {"targets": target(shape=[float("inf")])},
         {"targets": target(shape=[float("nan")])},
         {"seed": "one"},
@@ -266,3 +268,15 @@ def test_two_targets_of_one_name_are_refused():
 def test_other_files_are_refused(data: bytes):
     with pytest.raises(PatchError, match=r"some\.file"):
         from_bytes(data, "some.file")
+
+
+def test_a_header_with_a_name_twice_is_refused():
+    """Two readers could see two patches in one file."""
+    good = safetensors_save(GOOD_TENSORS, GOOD_HEADER)
+    length = int.from_bytes(good[:8], "little")
+    header = good[8 : 8 + length].rstrip()
+    place = json.dumps(json.loads(header)["0/old"])
+    header = header[:-1] + f', "0/old": {place}}}'.encode()
+    header += b" " * (-len(header) % 8)
+    with pytest.raises(PatchError, match="f: "):
+        from_bytes(len(header).to_bytes(8, "little") + header + good[8 + length :], "f")

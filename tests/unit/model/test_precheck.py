@@ -2,6 +2,7 @@
 """Hostile and damaged models are refused by name before anything is computed."""
 
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -148,6 +149,34 @@ def test_external_data_stays_in_the_models_folder(tmp_path: Path, location: str)
     (folder / "linked").symlink_to(tmp_path / "elsewhere")
     with pytest.raises(ModelError, match="outside the model's own folder"):
         with_tensor(folder, external(location))
+
+
+def test_a_folder_of_links_into_one_folder_of_blobs_is_the_models_own(tmp_path: Path):
+    """As Hugging Face's cache lays a downloaded model out."""
+    blobs, shot = tmp_path / "blobs", tmp_path / "snapshots" / "1"
+    blobs.mkdir()
+    shot.mkdir(parents=True)
+    (shot / "w.bin").symlink_to("../../blobs/aa")
+    (shot / "m.onnx").symlink_to("../../blobs/bb")
+    (blobs / "aa").write_bytes(W.tobytes())
+    (tmp_path / "bb").write_bytes(W.tobytes())
+    node = helper.make_node("MatMul", ["x", "w"], ["y"], "mm")
+    ends = [info("x", ["N", 3])], [info("y", ["N", 4])]
+    (blobs / "bb").write_bytes(model_bytes([node], [external("w.bin")], *ends))
+    assert load(shot / "m.onnx").graph.constants["w"].tobytes() == W.tobytes()
+    (shot / "w.bin").unlink()
+    (shot / "w.bin").symlink_to("../../bb")  # beside the folder of blobs, not in it
+    with pytest.raises(ModelError, match="outside the model's own folder"):
+        load(shot / "m.onnx")
+
+
+@pytest.mark.parametrize("location", ["loop.bin", "x" * 300, "y/" * 3000 + "z", "folder", "pipe"])
+def test_external_data_that_is_no_file_is_refused(tmp_path: Path, location: str):
+    (tmp_path / "loop.bin").symlink_to("loop.bin")
+    (tmp_path / "folder").mkdir()
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(ModelError, match="'w' has its data in"):
+        with_tensor(tmp_path, external(location))
 
 
 @pytest.mark.parametrize(
