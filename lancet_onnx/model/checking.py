@@ -14,7 +14,7 @@ from lancet_onnx.model.external import ITEM_BITS, external_file, is_external
 from lancet_onnx.model.skim import RAW_DATA, VALUE_FIELDS, Runs
 from lancet_onnx.model.source import Source
 from lancet_onnx.model.wire import VARINT, WIDTH, Span
-from lancet_onnx.rules import TWO_FIELDS, WRONG_SIZE
+from lancet_onnx.rules import DAMAGED, TWO_FIELDS, WRONG_SIZE
 
 MOST_ELEMENTS = 1 << 40
 _NAMES = {
@@ -80,10 +80,7 @@ def check_tensor(
         number = filled[0]
         span = Span(WIDTH.get(VALUE_FIELDS[number], 0), tuple(runs[number]))
         if VALUE_FIELDS[number] == VARINT:
-            present = sum(
-                int(np.count_nonzero(np.frombuffer(piece, np.uint8) < 0x80))
-                for piece in span.pieces(source, _PIECE)
-            )
+            present = _count_varints(span, source, owner, path)
         else:
             present, rest = divmod(span.size, span.width)
             present += bool(rest)
@@ -97,3 +94,29 @@ def check_tensor(
             "the file is damaged or was made to mislead",
             WRONG_SIZE,
         )
+
+
+def _count_varints(span: Span, source: Source, owner: str, path: Path) -> int:
+    """Return how many varints lie in a span; each must be one that protobuf reads."""
+    count = 0
+    for run in span.runs:
+        begun = 0  # bytes of a number that goes on in the next piece
+        for piece in Span(0, (run,)).pieces(source, _PIECE):
+            content = np.frombuffer(piece, np.uint8)
+            ends = np.flatnonzero(content < 0x80)
+            lengths = np.diff(ends, prepend=-1 - begun)
+            count += len(ends)
+            begun = len(piece) - 1 - int(ends[-1]) if len(ends) else begun + len(piece)
+            # The tenth byte holds the last of 64 bits.
+            overflow = (lengths > 10) | ((lengths == 10) & (content[ends] > 1))
+            if begun > 10 or overflow.any():
+                break
+        else:
+            if not begun:
+                continue
+        raise ModelError(
+            f"{path}: {owner} holds a number that is cut or longer than 64 bits; the file is "
+            "damaged",
+            DAMAGED,
+        )
+    return count

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+from google.protobuf.message import DecodeError
 from numpy.typing import NDArray
 from onnx import numpy_helper
 
@@ -18,7 +19,7 @@ from lancet_onnx.model.graph import Array, Attribute
 from lancet_onnx.model.skim import Skim
 from lancet_onnx.model.source import Source, opened
 from lancet_onnx.model.wire import FieldPath, delimited
-from lancet_onnx.rules import BOMB, WRONG_SIZE
+from lancet_onnx.rules import BOMB, DAMAGED, WRONG_SIZE
 
 LARGEST_SPARSE = 1 << 28
 """Elements that a sparse tensor may stand for: a few stored bytes must not take all memory."""
@@ -41,7 +42,10 @@ def reader(source: Source, skim: Skim, path: Path) -> ReadTensor:
             delimited(number, b"".join(source[run.start : run.end] for run in found))
             for number, found in runs.items()
         )
-        whole = onnx.TensorProto.FromString(tensor.SerializeToString() + numbers)
+        try:
+            whole = onnx.TensorProto.FromString(tensor.SerializeToString() + numbers)
+        except DecodeError as error:
+            raise ModelError(f"{path}: {owner} cannot be read ({error})", DAMAGED) from error
         return to_array(whole, owner, path)
 
     return read

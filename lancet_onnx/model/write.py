@@ -10,6 +10,7 @@ reads as more elements of `metadata_props`.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
@@ -147,8 +148,8 @@ def notes(metadata: Mapping[str, str]) -> tuple[str, ...]:
 
 def next_key(metadata: Mapping[str, str]) -> str:
     """Return the key for a further entry of ours: keys must differ (onnx.checker)."""
-    count = len(notes(metadata))
-    return f"{METADATA_KEY}.{count + 1}" if count else METADATA_KEY
+    numbered = (f"{METADATA_KEY}.{n}" for n in itertools.count(2))
+    return next(key for key in itertools.chain([METADATA_KEY], numbered) if key not in metadata)
 
 
 def _short(digest: Digest) -> str:

@@ -9,10 +9,11 @@ import numpy as np
 import onnx
 import pytest
 from builders import dense, field, info, model_bytes, open_bytes, tensor
+from google.protobuf.message import DecodeError
 from onnx import TensorProto, helper
 
 from lancet_onnx.errors import ModelError, UnsupportedError
-from lancet_onnx.model import load
+from lancet_onnx.model import checking, load
 from lancet_onnx.model.contents import survey
 from lancet_onnx.model.precheck import MAX_NODES
 from lancet_onnx.rules import RULES, TOO_LARGE
@@ -193,6 +194,50 @@ def test_external_data_that_does_not_fit(tmp_path: Path, entries: dict[str, str]
     (tmp_path / "w.bin").write_bytes(W.tobytes())
     with pytest.raises(ModelError, match=cause):
         with_tensor(tmp_path, external(**{"location": "w.bin", **entries}))
+
+
+@pytest.mark.parametrize(
+    ("content", "good"),
+    [
+        (b"\xff" * 9 + b"\x01", True),
+        (b"\xff" * 10 + b"\x00", False),
+        (b"\x80" * 3 + b"\x01", True),
+        (b"\x80" * 10, False),
+    ],
+)
+@pytest.mark.parametrize("piece", [1 << 20, 3, 1])
+def test_numbers_of_variable_length(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: bytes, good: bool, piece: int
+):
+    """As protobuf reads them; the test asks it."""
+    monkeypatch.setattr(checking, "_PIECE", piece)
+    head = onnx.TensorProto(name="w", dims=[4], data_type=TensorProto.INT32).SerializeToString()
+    item = head + field(5, b"\x05\x85\x01" + content + b"\x07")
+    if good:
+        assert onnx.TensorProto.FromString(item).int32_data[:2] == [5, 133]
+        weight = tensor("w", W)
+        node = helper.make_node("MatMul", ["x", "w"], ["y"], "mm")
+        other = item.replace(b"w", b"v", 1)
+        ends = [info("x", ["N", 3])], [info("y", ["N", 4])]
+        assert open_bytes(tmp_path, model_bytes([node], [weight, other], *ends))
+        return
+    with pytest.raises(DecodeError):
+        onnx.TensorProto.FromString(item)
+    with pytest.raises(ModelError, match="longer than 64 bits"):
+        with_tensor(tmp_path, item)
+
+
+def test_a_number_of_more_than_64_bits_is_refused(tmp_path: Path):
+    """Some readers cut it, some do not read the file."""
+    head = onnx.TensorProto(name="w", dims=[1], data_type=TensorProto.INT32).SerializeToString()
+    with pytest.raises(ModelError, match="longer than 64 bits"):
+        with_tensor(tmp_path, head + field(5, b"\xff" * 9 + b"\x02"))
+
+
+def test_a_number_may_not_go_on_in_the_next_list(tmp_path: Path):
+    head = onnx.TensorProto(name="w", dims=[2], data_type=TensorProto.INT32).SerializeToString()
+    with pytest.raises(ModelError, match="cut or longer"):
+        with_tensor(tmp_path, head + field(5, b"\x01\x85") + field(5, b"\x01"))
 
 
 def test_data_inside_and_outside_is_refused(tmp_path: Path):
