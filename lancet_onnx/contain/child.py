@@ -63,8 +63,9 @@ def _failure(error: Exception) -> dict[str, object]:
     chain: list[BaseException] = [error]
     while (before := chain[-1].__cause__ or chain[-1].__context__) and before not in chain:
         chain.append(before)
-    if any(_no_memory(link) for link in chain):
-        return {"no_memory": True}
+    if full := [link for link in chain if _no_memory(link)]:
+        card = any("cuda" in str(link).lower() for link in full)
+        return {"no_memory": "card" if card else "machine"}
     return {
         "error": {
             "type": type(error).__name__,

@@ -196,6 +196,12 @@ def _no_memory(limits: Limits, model: str) -> LimitError:
 
 
 def _outcome(answer: Mapping[str, object], limits: Limits, model: str) -> Report:
+    if answer.get("no_memory") == "card":
+        raise LimitError(
+            f"{model}: running the model needs more memory than the graphics card has free; "
+            "--device cpu does without the card",
+            MEMORY,
+        )
     if answer.get("no_memory"):
         raise _no_memory(limits, model)
     failure = answer.get("error")

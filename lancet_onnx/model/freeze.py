@@ -14,11 +14,11 @@ from pathlib import Path
 
 import numpy as np
 import onnx
-from onnx import defs
 
 from lancet_onnx.errors import ModelError, UnsupportedError
 from lancet_onnx.model.external import external_file, is_external
 from lancet_onnx.model.graph import Array, Attribute, Graph, Node
+from lancet_onnx.model.operators import check_arity, since_version
 from lancet_onnx.model.order import in_order
 from lancet_onnx.model.precheck import MAX_NODES
 from lancet_onnx.model.scope import (
@@ -208,17 +208,19 @@ def _nodes(
                 attributes[entry.name] = _attribute(attribute, where, node, found)
             except UnsupportedError:
                 unreadable = entry.name
-        yield Node(
+        made = Node(
             NodeName(title),
             node.op_type,
             domain,
-            _since_version(node.op_type, domain, scope.opsets),
+            since_version(node.op_type, domain, scope.opsets),
             tuple(read_name(name, scope) for name in node.input),
             tuple(made_name(name, scope) for name in node.output),
             attributes,
             graphs,
             unreadable,
         )
+        check_arity(made, found.path)
+        yield made
 
 
 def _call(
@@ -356,18 +358,6 @@ def _attribute(
         f"{found.path}: node '{node.name or node.op_type}' has the attribute '{attribute.name}' of "
         "a kind that is not supported"
     )
-
-
-def _since_version(op_type: str, domain: str, opsets: Mapping[str, int]) -> int:
-    version = opsets.get(domain)
-    if domain == "com.microsoft":
-        return 1  # the only version there is; files that onnxruntime wrote may leave it out
-    if version is None or not defs.has(op_type, domain):
-        return 0
-    try:
-        return int(defs.get_schema(op_type, version, domain).since_version)
-    except defs.SchemaError:
-        return 0
 
 
 def _spec(info: onnx.ValueInfoProto, scope: Scope) -> TensorSpec:

@@ -20,9 +20,6 @@ from lancet_onnx.model.source import Source
 from lancet_onnx.model.wire import FieldPath
 from lancet_onnx.rules import COMPILED, CUSTOM, NAMES, NO_MODEL, TOO_DEEP, TOO_MANY_NODES
 
-MAX_FILE_BYTES = 8 << 30
-"""Larger .onnx files are refused (protobuf itself stops at 2 GiB; data files may be larger)."""
-
 MAX_NODES = 200_000
 ALLOWED_DOMAINS = frozenset(
     {

@@ -76,6 +76,8 @@ def squeeze(data: torch.Tensor, axes: torch.Tensor | None = None) -> torch.Tenso
 def _unsqueeze(data: torch.Tensor, axes: list[int]) -> torch.Tensor:
     rank = data.ndim + len(axes)
     added = positive_axes(axes, rank)
+    if len(set(added)) != len(axes):
+        raise ValueError(f"the axes {axes} name one twice")
     sizes = iter(data.shape)
     return data.reshape([1 if i in added else next(sizes) for i in range(rank)])
 

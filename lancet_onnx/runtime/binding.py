@@ -7,10 +7,12 @@ Whatever cannot be computed is found here, before anything runs, and named.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from inspect import Parameter, signature
 
 from lancet_onnx.model import Graph, Node
 from lancet_onnx.model.fallback import convert_node
 from lancet_onnx.model.functions import function_body
+from lancet_onnx.model.operators import needed_inputs
 from lancet_onnx.ops import Operator, lookup
 from lancet_onnx.runtime.control import KNOWN
 from lancet_onnx.runtime.tensors import computable, unpackable
@@ -76,4 +78,28 @@ def _reason(node: Node, graph: Graph) -> str:
         return "its body belongs to no operator that is computed"
     if node.domain == "com.microsoft.nchwc":
         return "it was laid out for one processor; give the file before that optimisation"
-    return "" if find(node, graph) is not None else "this operator and revision is not in the table"
+    found = find(node, graph)
+    if found is None:
+        return "this operator and revision is not in the table"
+    position = _absent(node, found)
+    return "" if position is None else f"its input {position + 1} is left out, but is needed"
+
+
+def _absent(node: Node, found: Operator | Graph) -> int | None:
+    """Return the position of an input that the node leaves out and cannot do without."""
+    if isinstance(found, Graph):
+        needed = needed_inputs(node)
+    else:
+        needed = []
+        for parameter in signature(found.function).parameters.values():
+            wanted = parameter.default is Parameter.empty and "None" not in str(
+                parameter.annotation
+            )
+            if parameter.kind is Parameter.VAR_POSITIONAL:
+                needed += [wanted] * (len(node.inputs) - len(needed))
+            elif parameter.kind in (Parameter.POSITIONAL_ONLY, Parameter.POSITIONAL_OR_KEYWORD):
+                needed.append(wanted)
+    for position, wanted in enumerate(needed):
+        if wanted and not "".join(node.inputs[position : position + 1]):
+            return position
+    return None

@@ -72,6 +72,8 @@ class Classifier:
         probe = fixed or 2
         blank = blank_inputs(spec, probe, where)
         table, sequences = self._values({spec.name: blank}, [head.logits, head.scores])
+        if sequences & {head.logits, head.scores}:
+            raise ModelError(f"the output '{head.scores}' is a sequence; expected a row of scores")
         found = table[head.logits].shape
         if not found or found[0] != probe:
             raise ModelError(

@@ -216,6 +216,11 @@ class GraphModule:
             raise UnsupportedError(f"{node}: {error.text}", error.rule) from error
         except (TypeError, RuntimeError, ValueError, IndexError) as error:
             raise UnsupportedError(f"{node} could not be computed: {error}") from error
+        count = len(result) if isinstance(result, tuple) else 1
+        if any(node.outputs[count:]):
+            raise UnsupportedError(
+                f"{node} has {len(node.outputs)} outputs, of which {count} can be computed"
+            )
         if isinstance(result, torch.Tensor):
             return (widen_half(result),)
         if isinstance(result, list):

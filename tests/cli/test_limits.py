@@ -35,13 +35,17 @@ def classifier(path: Path, more: list[onnx.NodeProto], *tensors: onnx.TensorProt
     onnx.save(model, path)
 
 
-def hungry(path: Path) -> None:
-    """Every image against itself, three times: two gibibytes for each, nothing of it stored."""
+def hungry(path: Path, copies: int = 1) -> None:
+    """Every image against itself, three times: two gibibytes for each, nothing of it stored.
+
+    `copies` multiplies the two gibibytes.
+    """
     shapes = {"a": (0, PIXELS, 1, 1), "b": (0, 1, PIXELS, 1), "c": (0, 1, 1, PIXELS)}
     nodes = [helper.make_node("Reshape", ["flat", f"to_{n}"], [n], f"as_{n}") for n in shapes]
     nodes += [
         helper.make_node("Mul", ["a", "b"], ["ab"], "square"),
-        helper.make_node("Mul", ["ab", "c"], ["abc"], "cube"),
+        helper.make_node("Concat", ["c"] * copies, ["cc"], "copies", axis=3),
+        helper.make_node("Mul", ["ab", "cc"], ["abc"], "cube"),
         helper.make_node("ReduceMean", ["abc"], ["few"], "mean", axes=[1, 2], keepdims=0),
         helper.make_node("ReduceMean", ["few"], ["add"], "means", axes=[1], keepdims=1),
     ]

@@ -3,9 +3,11 @@
 
 from pathlib import Path
 
+import logic_attacks
 import numpy as np
 import pytest
 import torch
+from logic_attacks import ATTACKS, Sketch, found_in, honest, images
 
 from lancet_onnx import DataOptions, LancetError, RepairOptions, TriggerOptions, repair
 from lancet_onnx.model import load
@@ -47,3 +49,15 @@ def test_without_a_gpu_cuda_is_refused_and_never_replaced(fixtures):
     with pytest.raises(LancetError, match="cuda"):
         OrtModel(path, spec, "cuda")
     assert compute_device("cuda").type == "cpu"
+
+
+@pytest.mark.gpu
+@GPU
+def test_attacks_on_the_logic_are_caught_on_the_gpu(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(
+        logic_attacks, "Classifier", lambda graph: Classifier(graph, compute_device("cuda"))
+    )
+    for attack in ATTACKS:
+        sketch = Sketch()
+        assert found_in(sketch.model(attack(sketch)), images(100)), attack.__name__
+    assert not found_in(honest(), images(100))

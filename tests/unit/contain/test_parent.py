@@ -150,9 +150,13 @@ def test_a_child_over_its_memory_is_ended_also_where_the_kernel_does_not_hold_it
 
 
 def test_what_the_child_runs_out_of_memory_for_is_a_limit(child: Stand):
-    child("print(json.dumps({'no_memory': True}))")
+    child("print(json.dumps({'no_memory': 'machine'}))")
     with pytest.raises(LimitError, match="needs more memory than there is"):
         call()
+    child("print(json.dumps({'no_memory': 'card'}))")
+    with pytest.raises(LimitError, match="graphics card has free") as caught:
+        call()
+    assert caught.value.rule is MEMORY
 
 
 def test_a_child_that_floods_is_ended(child: Stand, monkeypatch: pytest.MonkeyPatch):

@@ -32,7 +32,7 @@ from onnx import helper, numpy_helper
 from lancet_onnx.errors import PatchError, UnsupportedError
 from lancet_onnx.model import OnnxModel, load
 from lancet_onnx.model.placing import writable
-from lancet_onnx.model.write import METADATA_KEY, applied
+from lancet_onnx.model.write import METADATA_KEY, applied, next_key, notes
 from lancet_onnx.patch import TensorDelta
 from lancet_onnx.types import Digest, ParamName
 
@@ -462,3 +462,12 @@ def test_only_stored_elements_of_a_sparse_tensor_can_be_changed(tmp_path: Path, 
     for position in (0, 3, 11):
         with pytest.raises(PatchError, match=f"does not store its element {position}"):
             apply(model, patch_of(model, delta(model, "w", {2: 5.0, position: 1.0})))
+
+
+def test_a_further_note_never_takes_a_key_that_is_there():
+    assert next_key({}) == METADATA_KEY
+    taken = {METADATA_KEY: "a", f"{METADATA_KEY}.3": "c"}
+    assert next_key(taken) == f"{METADATA_KEY}.2"
+    assert next_key(taken | {f"{METADATA_KEY}.2": "b"}) == f"{METADATA_KEY}.4"
+    assert next_key({f"{METADATA_KEY}.2": "b"}) == METADATA_KEY
+    assert notes(taken | {f"{METADATA_KEY}.2": "b", "other": "d"}) == ("a", "b", "c")
