@@ -27,7 +27,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import ml_dtypes  # noqa: F401 - loaded for the forks
+import numpy as np
 from lancet_onnx_cli.app import _explain
+from onnx import TensorProto
+from onnx.helper import make_graph, make_model, make_opsetid
 
 from lancet_onnx.api.patching import (
     apply_patch,
@@ -36,7 +39,9 @@ from lancet_onnx.api.patching import (
     revert_patch,
     save_patch,
 )
+from lancet_onnx.model import writing
 from lancet_onnx.model.contents import survey
+from lancet_onnx.model.digests import PIECE
 from lancet_onnx.model.write import applied
 from lancet_onnx.patch import opened_patch
 
@@ -52,9 +57,9 @@ _CALLS = {
     "x86_64": {
         0: "read", 1: "write", 3: "close", 4: "stat", 5: "fstat", 6: "lstat", 8: "lseek",
         16: "ioctl", 17: "pread64", 18: "pwrite64", 21: "access", 74: "fsync", 75: "fdatasync",
-        82: "rename", 83: "mkdir", 84: "rmdir", 87: "unlink", 217: "getdents64", 257: "openat",
-        258: "mkdirat", 262: "newfstatat", 263: "unlinkat", 264: "renameat", 295: "preadv",
-        316: "renameat2",
+        77: "ftruncate", 82: "rename", 83: "mkdir", 84: "rmdir", 87: "unlink", 217: "getdents64",
+        221: "fadvise64", 257: "openat", 258: "mkdirat", 262: "newfstatat", 263: "unlinkat",
+        264: "renameat", 285: "fallocate", 295: "preadv", 316: "renameat2",
     }
 }.get(platform.machine(), {})  # fmt: skip
 _READING = {"read", "stat", "fstat", "lstat", "lseek", "pread64", "access", "getdents64",
@@ -235,6 +240,7 @@ def scenarios() -> dict[str, Scenario]:
         "apply external": Scenario(
             data, lambda: apply_patch(Path("in/model.onnx"), patch, Path("out/model.onnx")),
             out, {}),
+        "apply past the cache": _past_the_cache(),
         "revert": Scenario(plain, lambda: revert_patch(fixed, patch, Path("o.onnx")),
                            {"o.onnx": plain["model.onnx"].read_bytes()}, {}),
         "diff": Scenario(plain, lambda: diff_models(model, fixed, Path("d")), {"d": b""}, {}),
@@ -243,6 +249,33 @@ def scenarios() -> dict[str, Scenario]:
         "repair": Scenario(plain, _patch_and_model, {"n.p": b"", "n.onnx": whole}, {}),
     }  # fmt: skip
     return {name: _completed(scenario) for name, scenario in found.items()}
+
+
+def _past_the_cache() -> Scenario:
+    """Apply a patch to a data file of three pieces, written as those of gigabytes are."""
+    made = Path(tempfile.mkdtemp(prefix="lancet-faults-"))
+    weight = np.arange((2 * PIECE + 5000) // 4, dtype=np.float32)
+    tensor = TensorProto(name="w", dims=weight.shape, data_type=TensorProto.FLOAT)
+    tensor.data_location = TensorProto.EXTERNAL
+    tensor.external_data.add(key="location", value="w.bin")
+    graph = make_graph([], "g", [], [], [tensor])
+    model = make_model(graph, opset_imports=[make_opsetid("", 17)], ir_version=8)
+    for name in ("in", "out"):
+        (made / name).mkdir()
+        (made / name / "model.onnx").write_bytes(model.SerializeToString())
+        (made / name / "w.bin").write_bytes(weight.tobytes())
+        weight[[5, PIECE // 4, len(weight) - 1]] *= -1
+    diff_models(made / "in" / "model.onnx", made / "out" / "model.onnx", made / "p")
+
+    def work() -> None:
+        kept, writing.DIRECT_FROM = writing.DIRECT_FROM, 0
+        apply_patch(Path("in/model.onnx"), Path("p"), Path("out/model.onnx"))
+        writing.DIRECT_FROM = kept
+
+    inputs = {name: made / name for name in ("in/model.onnx", "in/w.bin", "p")}
+    # The .onnx is the commit point: it comes last.
+    outputs = {f"out/{n}": (made / "out" / n).read_bytes() for n in ("w.bin", "model.onnx")}
+    return Scenario(inputs, work, outputs, {})
 
 
 def _patch_and_model() -> None:

@@ -239,4 +239,5 @@ def _describe_delta(delta: TensorDelta) -> Mapping[str, object]:
 
 def _numbers(bits: NDArray[np.generic], dtype: str) -> NDArray[np.float64]:
     kind = ml_dtypes.bfloat16 if dtype == "bfloat16" else dtype
-    return np.ascontiguousarray(bits).view(kind).astype(np.float64)
+    with np.errstate(invalid="ignore"):  # a signalling NaN warns on its way through
+        return np.ascontiguousarray(bits).view(kind).astype(np.float64)

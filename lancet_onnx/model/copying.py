@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import fcntl
 import hashlib
-import os
+import itertools
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -23,14 +23,10 @@ from numpy.typing import NDArray
 from lancet_onnx.model.digests import PIECE, THREADS
 from lancet_onnx.model.source import FileBytes, Source
 from lancet_onnx.model.wire import Edit
+from lancet_onnx.model.writing import Writer, page_buffer
 from lancet_onnx.types import Digest
 
-_BUFFERS = THREADS + 3
-_AT_ONCE = 64 << 10
-"""Bytes of one write: larger ones make the kernel look for larger stretches of free memory."""
-
-_FLUSH = 16
-"""Pieces after which what was written is sent to the disk, while the next are prepared."""
+_BUFFERS = THREADS + 6
 _FICLONE = 0x40049409
 
 
@@ -74,27 +70,25 @@ def copy(rewrite: Rewrite, target: int, *, in_pieces: bool) -> tuple[Digest, Dig
     cloned = isinstance(source, FileBytes) and not rewrite.edits and _clone(source, target)
     cursors = [_Cursor(blocks()) for blocks in rewrite.overwrites]
     splicer = _Splicer(rewrite.edits)
+    spares = _ring(min(PIECE, len(source)))
     written = 0
     with ExitStack() as stack:
+        writer = stack.enter_context(Writer(target, 0 if cloned else len(source)))
         digests = (
             stack.enter_context(_Piecewise()) if in_pieces else stack.enter_context(_Running())
         )
-        disk = stack.enter_context(ThreadPoolExecutor(1))
-        flushes = []
-        for number, (start, chunk) in enumerate(_chunks(source)):
-            digests.wait(_BUFFERS - 2)
-            replaced = _overwritten(start, chunk, cursors)
+        for start, chunk in _chunks(source):
+            for workers in (digests, writer):
+                workers.wait(_BUFFERS - 2)
+            replaced = _overwritten(start, chunk, cursors, spares)
             parts = splicer.parts(start, replaced, last=start + len(chunk) == len(source))
             same = len(parts) == 1 and parts[0] is chunk
             digests.update(chunk, None if same else parts)
             for part in parts:
                 if not (cloned and same):
-                    _write(target, part, written)
+                    writer.write(part, written)
                 written += len(part)
-            if number % _FLUSH == _FLUSH - 1:
-                flushes.append(disk.submit(os.fdatasync, target))
-        for flush in flushes:
-            flush.result()
+        writer.finish(written)
         return digests.results()
 
 
@@ -113,17 +107,20 @@ def _chunks(source: Source) -> Iterator[tuple[int, memoryview]]:
         for start in range(0, len(whole), PIECE):
             yield start, whole[start : start + PIECE]
         return
-    buffers = [memoryview(bytearray(min(PIECE, len(source)))) for _ in range(_BUFFERS)]
-    for number, start in enumerate(range(0, len(source), PIECE)):
-        chunk = buffers[number % _BUFFERS][: min(PIECE, len(source) - start)]
+    buffers = _ring(min(PIECE, len(source)))
+    for start in range(0, len(source), PIECE):
+        chunk = next(buffers)[: min(PIECE, len(source) - start)]
         source.read_into(start, chunk)
         yield start, chunk
 
 
-def _write(target: int, content: memoryview, at: int) -> None:
-    while content:
-        count = os.pwrite(target, content[:_AT_ONCE], at)
-        content, at = content[count:], at + count
+def _ring(size: int) -> Iterator[memoryview]:
+    """Yield buffers of a size; each comes back when all others have been yielded."""
+    buffers: list[memoryview] = []
+    for number in itertools.count():
+        if number < _BUFFERS:
+            buffers.append(page_buffer(size))
+        yield buffers[number % _BUFFERS]
 
 
 class _Cursor:
@@ -155,15 +152,18 @@ class _Cursor:
             self._fill()
 
 
-def _overwritten(start: int, chunk: memoryview, cursors: Sequence[_Cursor]) -> memoryview:
-    """Return the chunk with what the cursors hold for it, or the chunk itself."""
-    array: NDArray[np.uint8] | None = None
+def _overwritten(
+    start: int, chunk: memoryview, cursors: Sequence[_Cursor], spares: Iterator[memoryview]
+) -> memoryview:
+    """Return the chunk itself, or a copy of it with what the cursors hold for it."""
+    changed = chunk
     for cursor in cursors:
         for places, content in cursor.take(start + len(chunk)):
-            if array is None:
-                array = np.frombuffer(chunk, np.uint8).copy()
-            array[places - start] = content
-    return chunk if array is None else array.data
+            if changed is chunk:
+                changed = next(spares)[: len(chunk)]
+                changed[:] = chunk
+            np.frombuffer(changed, np.uint8)[places - start] = content
+    return changed
 
 
 class _Splicer:

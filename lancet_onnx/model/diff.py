@@ -24,6 +24,9 @@ from lancet_onnx.types import Digest, ParamName, ValueName
 _PART = 256 << 10
 """Bytes of a constant that are compared at once."""
 
+_KEPT = 1 << 13
+"""Changed elements of a tensor that are kept in memory; more are read again when asked for."""
+
 Metadata = tuple[tuple[str, str], ...]
 
 
@@ -203,21 +206,32 @@ def _delta(
         stop = min(start + _PART, at.bytes)
         return readers[0](start, stop), readers[1](start, stop)
 
-    changed = [start for start in parts if len(set(both(start))) > 1]
+    def elements(start: int, old: bytes, new: bytes) -> Elements:
+        try:
+            pair = [np.frombuffer(content, bit_type(at.dtype)) for content in (old, new)]
+        except PatchError as error:
+            raise PatchError(f"{after.path}: '{name}' differs, but {error}") from error
+        index = np.flatnonzero(pair[0] != pair[1])
+        return Elements(index + start // at.width, pair[0][index], pair[1][index])
+
+    count, changed, kept = 0, [], []
+    for start in parts:
+        old, new = both(start)
+        if old != new:
+            block = elements(start, old, new)
+            count += len(block.at)
+            changed.append(start)
+            if count <= _KEPT:
+                kept.append(block)
     if not changed:
         return None
-    try:
-        bits = bit_type(at.dtype)
-    except PatchError as error:
-        raise PatchError(f"{after.path}: '{name}' differs, but {error}") from error
 
     def blocks() -> Iterator[Elements]:
-        for start in changed:
-            old, new = (np.frombuffer(content, bits) for content in both(start))
-            index = np.flatnonzero(old != new)
-            yield Elements(index + start // at.width, old[index], new[index])
+        if count <= _KEPT:
+            yield from kept
+        else:
+            yield from (elements(start, *both(start)) for start in changed)
 
-    count = sum(len(block.at) for block in blocks())
     return TensorDelta(ParamName(name), at.dtype, at.shape, count, blocks)
 
 

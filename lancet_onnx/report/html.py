@@ -6,10 +6,12 @@ from __future__ import annotations
 import base64
 from collections.abc import Mapping
 from functools import cache
-
-import jinja2
+from typing import TYPE_CHECKING
 
 from lancet_onnx.report.report import Report
+
+if TYPE_CHECKING:
+    import jinja2
 
 FIGURES = (
     ("attack_success", "attack success", "triggered images of other classes that get the target"),
@@ -64,6 +66,8 @@ def _cell(side: Mapping[str, object], name: str) -> dict[str, object] | None:
 
 @cache
 def _template() -> jinja2.Template:
+    import jinja2  # only who wants a page waits for it
+
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("lancet_onnx.report", "templates"),
         autoescape=True,

@@ -33,6 +33,9 @@ from lancet_onnx.types import Digest, ParamName, ValueName
 
 SHAPE = (4096, 8192)
 TENSOR = 4 * SHAPE[0] * SHAPE[1]
+FREE = 9 << 30
+"""Bytes of memory that every step finds freshly freed: more than any of them takes."""
+
 EDITS = 1000
 """In each of two tensors; a repair changes about as many, in one layer."""
 
@@ -191,14 +194,15 @@ def emptied(folder: Path) -> Path:
     return folder
 
 
-def settle(source: Path, folder: Path) -> None:
+def settle() -> None:
     """Give every step the same start: nothing waits for the disk, and memory has just been in use.
 
     A virtual machine hands free memory back to its host and gets it again page by page, which would
-    be charged to whichever step comes first.
+    be charged to whichever step takes pages that were not in use a moment before.
     """
     os.sync()
-    copied(source, folder, sync=False)
+    touch = f"import numpy; numpy.ones({FREE} // 8)"
+    subprocess.run([sys.executable, "-c", touch], check=True)
 
 
 def commands(model: Path, folder: Path) -> Iterator[tuple[str, Callable[[], list[str | Path]]]]:
@@ -238,13 +242,13 @@ def measure(model: Path, weights: Path, folder: Path, rounds: int, only: list[st
     synced: list[float] = []
     for _ in range(rounds):
         emptied(folder / "out")
-        settle(weights, folder)
+        settle()
         plain.append(copied(weights, folder, sync=False))
-        settle(weights, folder)
+        settle()
         synced.append(copied(weights, folder, sync=True))
         for name, arguments in chosen:
             line = arguments()
-            settle(weights, folder)
+            settle()
             seconds, peak = lancet(*line)
             times[name].append(seconds)
             peaks[name].append(peak)

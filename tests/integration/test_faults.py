@@ -13,6 +13,7 @@ SCENARIOS = {
     "apply": 200,
     "apply --force": 200,
     "apply external": 400,
+    "apply past the cache": 300,
     "revert": 200,
     "diff": 200,
     "compose": 150,

@@ -10,6 +10,7 @@ from builders import to_bytes
 from safetensors import safe_open
 
 from lancet_onnx import apply_patch, diff_models, revert_patch, show_patch
+from lancet_onnx.model import diff
 from lancet_onnx.patch import opened_patch
 
 GOLDEN = Path(__file__).parents[2] / "fixtures" / "patches"
@@ -47,7 +48,11 @@ def test_it_is_reverted(case: Path, tmp_path: Path):
     assert files(tmp_path) == files(case / "base")
 
 
-def test_a_difference_finds_the_same(case: Path, tmp_path: Path):
+@pytest.mark.parametrize("kept", [0, 1, diff._KEPT])
+def test_a_difference_finds_the_same(
+    case: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kept: int
+):
+    monkeypatch.setattr(diff, "_KEPT", kept)
     made = tmp_path / "made"
     diff_models(case / "base" / "model.onnx", case / "result" / "model.onnx", made)
     with opened_patch(made) as found, opened_patch(case / "patch.lancet.safetensors") as golden:

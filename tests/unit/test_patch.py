@@ -3,6 +3,7 @@
 
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import ml_dtypes
 import numpy as np
@@ -10,6 +11,7 @@ import pytest
 from builders import from_bytes, to_bytes, with_elements
 from safetensors.numpy import save as safetensors_save
 
+from lancet_onnx.api.patching import save_patch, show_patch
 from lancet_onnx.errors import PatchError
 from lancet_onnx.patch import Patch, TensorDelta, bit_type
 from lancet_onnx.types import Digest, ParamName
@@ -280,3 +282,19 @@ def test_a_header_with_a_name_twice_is_refused():
     header += b" " * (-len(header) % 8)
     with pytest.raises(PatchError, match="f: "):
         from_bytes(len(header).to_bytes(8, "little") + header + good[8 + length :], "f")
+
+
+@pytest.mark.parametrize(
+    ("dtype", "bits"), [("bfloat16", 0x7F81), ("float16", 0x7C01), ("float32", 0x7F800001)]
+)
+def test_signalling_nans_are_shown_without_a_warning(tmp_path: Path, dtype: str, bits: int):
+    """Found by Hypothesis: numpy warns when such a number becomes another type."""
+    column = np.array([bits], bit_type(dtype))
+    delta = TensorDelta.of(
+        ParamName("w"), dtype, (1,), np.zeros(1, np.int64), column, np.zeros_like(column)
+    )
+    path = tmp_path / "p"
+    save_patch(Patch(Digest("0" * 64), None, None, (delta,), "m", 0, {}), path)
+    (target,) = show_patch(path).body["targets"]
+    assert target["weights_changed"] == 1
+    assert target["largest_change"] == 0.0

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lancet_onnx.errors import ModelError
-from lancet_onnx.model import copying, digests
+from lancet_onnx.model import copying, digests, writing
 from lancet_onnx.model.copying import Overwrite, Rewrite, copy
 from lancet_onnx.model.digests import compared, data_file_digest, digest_of_pieces
 from lancet_onnx.model.source import opened
@@ -29,8 +29,8 @@ def small() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(copying, "PIECE", PIECE)
         patch.setattr(digests, "PIECE", PIECE)
-        patch.setattr(copying, "_AT_ONCE", 3)
-        patch.setattr(copying, "_FLUSH", 2)
+        patch.setattr(writing, "_AT_ONCE", 3)
+        patch.setattr(writing, "_FLUSH", 10)
         patch.setattr(digests, "_STEP", 2)
         yield
 
@@ -147,19 +147,6 @@ def test_two_data_files_are_compared_piece_by_piece(source: bytes, data: st.Data
     assert changed == {s for s in starts if source[s : s + PIECE] != other[s : s + PIECE]}
 
 
-def test_an_error_of_the_disk_meanwhile_is_not_lost(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
-    def broken(_: int) -> None:
-        raise OSError(5, "Input/output error")
-
-    monkeypatch.setattr(os, "fdatasync", broken)
-    target = os.open(tmp_path / "t", os.O_RDWR | os.O_CREAT)
-    with pytest.raises(OSError, match="Input/output"):
-        copy(Rewrite(bytes(100)), target, in_pieces=True)
-    os.close(target)
-
-
 def test_a_source_that_is_cut_short_meanwhile_is_an_error(tmp_path: Path):
     path = tmp_path / "source"
     path.write_bytes(bytes(100))
@@ -189,7 +176,7 @@ def test_blocks_are_shared_where_the_file_system_can(
 
     monkeypatch.setattr("fcntl.ioctl", clone)
     monkeypatch.setattr(os, "pwrite", noted)
-    monkeypatch.setattr(copying, "_AT_ONCE", 100)
+    monkeypatch.setattr(writing, "_AT_ONCE", 100)
     edit = Overwrite(np.array([50]), np.array([[1, 2]], np.uint8))
     target = os.open(tmp_path / "t", os.O_RDWR | os.O_CREAT)
     with opened(path) as source:
