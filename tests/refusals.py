@@ -25,9 +25,9 @@ LIMITS = ("--memory-limit", "2G", "--timeout", "60")
 
 def said(result: Result) -> tuple[str, str]:
     """Return the rule and the sentence that a scan ended with."""
-    if result.code != 3:
+    if result.stdout:
         body = result.json
-        return " ".join(item["rule"] for item in body["graph_logic"]), body["reasons"][0]
+        return " ".join(item["rule"] for item in body["graph_logic"]), body["reasons"][-1]
     sentence = result.stderr.strip().removeprefix("error: ")
     rule = re.search(r"\[(LNC\d+)\]$", sentence)
     return (rule[1], sentence[: rule.start()].strip()) if rule else ("", sentence)
