@@ -35,6 +35,7 @@ def twice(common: Path, warm: Warm) -> tuple[Path, list[dict[str, Any]]]:
     def make(folder: Path) -> dict[str, Result]:
         box(folder)
         second_trigger(folder)
+        (folder / "model.sig").write_bytes(b"signed")
         said = {}
         for model, trigger, out, patch in (
             ("model.onnx", "t.png", "one.onnx", PATCHES[0]),
@@ -53,6 +54,7 @@ def twice(common: Path, warm: Warm) -> tuple[Path, list[dict[str, Any]]]:
 def test_both_repairs_hold_and_each_left_its_note(twice: tuple[Path, list[dict[str, Any]]]):
     folder, said = twice
     assert [each["verdict"] for each in said] == ["repaired", "repaired"]
+    assert all(any("model.sig" in reason for reason in each["reasons"]) for each in said)
     entries = {p.key: json.loads(p.value) for p in onnx.load(folder / "two.onnx").metadata_props
                if p.key.startswith("lancet-onnx")}  # fmt: skip
     assert list(entries) == ["lancet-onnx", "lancet-onnx.2"]

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """scan -> repair -> verify on the bundled demo, through the Python API."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -8,6 +9,8 @@ import numpy as np
 import onnx
 import pytest
 from builders import apply, from_bytes, revert
+from logic_attacks import PATCH, Sketch, filtered_and_clipped, filtered_bump
+from PIL import Image
 
 from lancet_onnx import (
     DataOptions,
@@ -249,6 +252,24 @@ def test_graph_logic_is_not_repaired(demo: Demo, fixtures, tmp_path: Path):
             device="cpu",
         )
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("attack", [filtered_bump, filtered_and_clipped])
+def test_a_switch_that_weights_work_is_repaired_by_measure_and_told(
+    demo: Demo, tmp_path: Path, attack: Callable[[Sketch], str]
+):
+    """The detector is a convolution: a repair may reach it, and says what it cannot know."""
+    sketch = Sketch()
+    model, trigger = tmp_path / "m.onnx", tmp_path / "t.png"
+    onnx.save(sketch.model(attack(sketch)), model)
+    picture = np.zeros((28, 28, 2), np.uint8)
+    picture[25:, 25:, 0], picture[25:, 25:, 1] = 255 * PATCH, 255
+    Image.fromarray(picture, "LA").save(trigger)
+    options = RepairOptions(tmp_path / "fixed.onnx")
+    data = replace(demo.data, preprocess="unit")
+    report = repair(model, TriggerOptions(trigger), data, options, device="cpu")
+    assert report.verdict in ("repaired", "not_repaired")
+    assert any("what it waits for may be another trigger" in reason for reason in report.reasons)
 
 
 def test_existing_outputs_are_refused_before_any_work(demo: Demo):
