@@ -9,12 +9,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from hypothesis import HealthCheck, settings
 
 from lancet_onnx.samples import Samples
 
 ROOT = Path(__file__).resolve().parents[1]
 DEMO = ROOT / "cli" / "lancet_onnx_cli" / "demo"
 SEED = 20240
+
+# How fast a busy machine makes examples says nothing about what is tested.
+settings.register_profile(
+    "any machine", suppress_health_check=[HealthCheck.too_slow], deadline=None
+)
+settings.load_profile("any machine")
 
 
 @pytest.fixture(autouse=True)

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
+from mmap import PAGESIZE
 from typing import NamedTuple, Self
 
 import numpy as np
@@ -85,8 +86,8 @@ def copy(rewrite: Rewrite, target: int, *, in_pieces: bool) -> tuple[Digest, Dig
             same = len(parts) == 1 and parts[0] is chunk
             digests.update(chunk, None if same else parts)
             for part in parts:
-                if not (cloned and same):
-                    writer.write(part, written)
+                for at, pages in _changed_pages(chunk, part) if cloned else [(0, part)]:
+                    writer.write(pages, written + at)
                 written += len(part)
         writer.finish(written)
         return digests.results()
@@ -98,6 +99,14 @@ def _clone(source: FileBytes, target: int) -> bool:
         fcntl.ioctl(target, _FICLONE, source.descriptor)
         return True
     return False
+
+
+def _changed_pages(before: memoryview, after: memoryview) -> Iterator[tuple[int, memoryview]]:
+    """Yield the pages that differ, and where each begins: the others stay shared."""
+    if after is not before:
+        one, other = (np.frombuffer(side, np.uint8) for side in (before, after))
+        for at in PAGESIZE * np.unique(np.flatnonzero(one != other) // PAGESIZE):
+            yield int(at), after[at : at + PAGESIZE]
 
 
 def _chunks(source: Source) -> Iterator[tuple[int, memoryview]]:

@@ -205,6 +205,13 @@ def settle() -> None:
     subprocess.run([sys.executable, "-c", touch], check=True)
 
 
+def used(folder: Path) -> int:
+    """Return the bytes that are taken of the file system, once all is written."""
+    os.sync()
+    found = os.statvfs(folder)
+    return (found.f_blocks - found.f_bfree) * found.f_frsize
+
+
 def commands(model: Path, folder: Path) -> Iterator[tuple[str, Callable[[], list[str | Path]]]]:
     """Yield each command's name and what gives its arguments, with an empty place for results."""
     patch, second = folder / "one.lancet.safetensors", folder / "two.lancet.safetensors"
@@ -229,7 +236,9 @@ def measure(model: Path, weights: Path, folder: Path, rounds: int, only: list[st
     with opened_patch(folder / "same") as same:
         base = same.base
     flips(model, folder / "raw", base=base, seed=1)
+    before = used(folder)
     lancet("patch", "apply", model, folder / "raw", "-o", fixed / model.name)
+    taken = used(folder) - before
     lancet("patch", "diff", model, fixed / model.name, "-o", patch)
     with opened_patch(patch) as known:
         assert known.result is not None
@@ -257,7 +266,7 @@ def measure(model: Path, weights: Path, folder: Path, rounds: int, only: list[st
     print(
         f"{size / 1e9:.2f} GB in {weights.name}, {rounds} rounds; a bare interpreter takes ", end=""
     )
-    print(f"{baseline / 1e6:.0f} MB")
+    print(f"{baseline / 1e6:.0f} MB; a patched copy takes {taken / 1e9:.2f} GB of the disk")
     print("| command | seconds | x cp | x cp and sync | MB over the interpreter |")
     print("|---|---|---|---|---|")
     print(f"| cp | {cp:.2f} ({min(plain):.2f} to {max(plain):.2f}) | 1 | {cp / cp_sync:.2f} | |")
@@ -265,10 +274,10 @@ def measure(model: Path, weights: Path, folder: Path, rounds: int, only: list[st
         f"| cp and sync | {cp_sync:.2f} ({min(synced):.2f} to {max(synced):.2f}) "
         f"| {cp_sync / cp:.2f} | 1 | |"
     )
-    for name, taken in times.items():
-        middle = statistics.median(taken)
+    for name, seen in times.items():
+        middle = statistics.median(seen)
         print(
-            f"| {name} | {middle:.2f} ({min(taken):.2f} to {max(taken):.2f}) | {middle / cp:.2f} "
+            f"| {name} | {middle:.2f} ({min(seen):.2f} to {max(seen):.2f}) | {middle / cp:.2f} "
             f"| {middle / cp_sync:.2f} | {(max(peaks[name]) - baseline) / 1e6:.0f} |"
         )
     print(flush=True)
@@ -279,7 +288,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--gigabytes", type=float, default=3.0)
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--folder", type=Path, help="where the large files go for a while")
+    parser.add_argument(
+        "--folder",
+        type=Path,
+        help="where the large files go for a while, e.g. on another file system",
+    )
     parser.add_argument("--only", nargs="+", help="commands")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(dir=options.folder) as name:
