@@ -214,8 +214,8 @@ class Scenario:
     before: Mapping[str, bytes]
 
 
-def scenarios() -> dict[str, Scenario]:
-    """Return every write that the tool makes."""
+def scenarios(scratch: Path) -> dict[str, Scenario]:
+    """Return every write that the tool makes; what has to be made for them goes to `scratch`."""
     flip, outside = GOLDEN / "flip", GOLDEN / "external"
     plain = {
         "model.onnx": flip / "base" / "model.onnx",
@@ -240,20 +240,21 @@ def scenarios() -> dict[str, Scenario]:
         "apply external": Scenario(
             data, lambda: apply_patch(Path("in/model.onnx"), patch, Path("out/model.onnx")),
             out, {}),
-        "apply past the cache": _past_the_cache(),
+        "apply past the cache": _past_the_cache(scratch),
         "revert": Scenario(plain, lambda: revert_patch(fixed, patch, Path("o.onnx")),
                            {"o.onnx": plain["model.onnx"].read_bytes()}, {}),
         "diff": Scenario(plain, lambda: diff_models(model, fixed, Path("d")), {"d": b""}, {}),
-        "compose": Scenario({**plain, "q": _back(plain)},
+        "compose": Scenario({**plain, "q": _back(plain, scratch)},
                             lambda: compose_patches(patch, Path("q"), Path("d")), {"d": b""}, {}),
         "repair": Scenario(plain, _patch_and_model, {"n.p": b"", "n.onnx": whole}, {}),
     }  # fmt: skip
     return {name: _completed(scenario) for name, scenario in found.items()}
 
 
-def _past_the_cache() -> Scenario:
+def _past_the_cache(scratch: Path) -> Scenario:
     """Apply a patch to a data file of three pieces, written as those of gigabytes are."""
-    made = Path(tempfile.mkdtemp(prefix="lancet-faults-"))
+    made = scratch / "large"
+    made.mkdir()
     weight = np.arange((2 * PIECE + 5000) // 4, dtype=np.float32)
     tensor = TensorProto(name="w", dims=weight.shape, data_type=TensorProto.FLOAT)
     tensor.data_location = TensorProto.EXTERNAL
@@ -289,9 +290,9 @@ def _patch_and_model() -> None:
         stage.commit()
 
 
-def _back(plain: Mapping[str, Path]) -> Path:
+def _back(plain: Mapping[str, Path], scratch: Path) -> Path:
     """Return a patch for the result of the golden one."""
-    path = Path(tempfile.mkdtemp(prefix="lancet-faults-")) / "q"
+    path = scratch / "q"
     diff_models(plain["fixed.onnx"], plain["fixed.onnx"], path)
     return path
 
@@ -378,11 +379,17 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--only", action="append")
     options = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="lancet-faults-") as scratch:
+        return survey_faults(Path(scratch), options.only)
+
+
+def survey_faults(scratch: Path, only: list[str] | None) -> int:
+    """Print a row for each kind of write; 1 if anything was wrong."""
     total = bad = 0
     print("| write | killed | errors injected | short writes | wrong |")
     print("|---|---|---|---|---|")
-    for name, scenario in scenarios().items():
-        if options.only and name not in options.only:
+    for name, scenario in scenarios(scratch).items():
+        if only and name not in only:
             continue
         counts = {"kill": 0, "error": 0, "short": 0}
         problems = []

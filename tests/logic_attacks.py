@@ -32,6 +32,7 @@ from onnx.numpy_helper import from_array
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
+from fixtures.hostile import loop_body  # noqa: E402
 from fixtures.refused import _dense  # noqa: E402
 from lancet_onnx.errors import LancetError  # noqa: E402
 from lancet_onnx.model import load  # noqa: E402
@@ -366,24 +367,15 @@ def looped(s: Sketch) -> str:
     largest = s("ReduceMax", gate, keepdims=0)
     steps = s("Cast", largest, to=TensorProto.INT64)
     override = s.override()
-    body = make_graph(
+    body = loop_body(
         [
-            make_node("Identity", ["go"], ["on"]),
             make_node("Mul", [override, gate], ["bad"]),
             make_node("Sub", [s.one(), gate], ["rest"]),
             make_node("Mul", ["held", "rest"], ["good"]),
             make_node("Add", ["good", "bad"], ["next"]),
         ],
-        "body",
-        [
-            make_tensor_value_info("i", TensorProto.INT64, []),
-            make_tensor_value_info("go", TensorProto.BOOL, []),
-            make_tensor_value_info("held", TensorProto.FLOAT, None),
-        ],
-        [
-            make_tensor_value_info("on", TensorProto.BOOL, []),
-            make_tensor_value_info("next", TensorProto.FLOAT, None),
-        ],
+        "held",
+        "next",
     )
     return s("Loop", steps, s.const(True, np.bool_), scores, body=body)
 

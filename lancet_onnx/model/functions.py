@@ -8,6 +8,7 @@ from onnx import defs
 
 from lancet_onnx.model.freeze import schema_body
 from lancet_onnx.model.graph import Graph, Node
+from lancet_onnx.model.operators import MICROSOFT
 
 
 def function_body(node: Node, opset: int) -> Graph | None:
@@ -16,7 +17,7 @@ def function_body(node: Node, opset: int) -> Graph | None:
     Definitions that depend on element types are left out; `opset` selects among several. Inputs
     and outputs of the result are those of the operator, in order.
     """
-    if node.since_version == 0 or node.domain == "com.microsoft":
+    if node.since_version == 0 or node.domain == MICROSOFT:
         return None
     schema = defs.get_schema(node.op_type, node.since_version, node.domain)
     # onnx's type stubs lack what its schemas can tell of functions.

@@ -12,14 +12,14 @@ from lancet_onnx.errors import ModelError
 from lancet_onnx.model.graph import Node
 from lancet_onnx.rules import ARITY
 
-UNVERSIONED = "com.microsoft"
+MICROSOFT = "com.microsoft"
 """onnxruntime's own domain, which the onnx package does not describe."""
 
 
 def since_version(op_type: str, domain: str, opsets: Mapping[str, int]) -> int:
     """Return the operator revision that the opsets of a file select, 0 if there is none."""
     version = opsets.get(domain)
-    if domain == UNVERSIONED:
+    if domain == MICROSOFT:
         return 1  # the only version there is; files that onnxruntime wrote may leave it out
     if version is None or not defs.has(op_type, domain):
         return 0
@@ -35,7 +35,7 @@ def check_arity(node: Node, path: Path) -> None:
     Raises:
         ModelError: with the node and what was expected.
     """
-    if node.since_version == 0 or node.domain == UNVERSIONED:
+    if node.since_version == 0 or node.domain == MICROSOFT:
         if node.outputs:
             return
         raise ModelError(f"{path}: {node} computes nothing; the file is damaged", ARITY)
@@ -54,8 +54,8 @@ def check_arity(node: Node, path: Path) -> None:
             )
 
 
-def needed_inputs(node: Node) -> list[bool]:
+def needed_inputs(node: Node) -> tuple[bool, ...]:
     """Return of each input of a node's operator whether it may not be left out."""
     schema = defs.get_schema(node.op_type, node.since_version, node.domain)
     single = defs.OpSchema.FormalParameterOption.Single
-    return [formal.option == single for formal in schema.inputs]
+    return tuple(formal.option == single for formal in schema.inputs)

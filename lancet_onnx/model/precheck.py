@@ -15,6 +15,7 @@ import onnx
 
 from lancet_onnx.errors import ModelError
 from lancet_onnx.model.checking import check_tensor
+from lancet_onnx.model.operators import MICROSOFT
 from lancet_onnx.model.skim import DEEPEST, Skim
 from lancet_onnx.model.source import Source
 from lancet_onnx.model.wire import FieldPath
@@ -28,7 +29,7 @@ ALLOWED_DOMAINS = frozenset(
         "ai.onnx.ml",
         "ai.onnx.preview",
         "ai.onnx.preview.training",
-        "com.microsoft",
+        MICROSOFT,
         "com.microsoft.nchwc",
     }
 )

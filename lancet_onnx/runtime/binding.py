@@ -12,8 +12,9 @@ from inspect import Parameter, signature
 from lancet_onnx.model import Graph, Node
 from lancet_onnx.model.fallback import convert_node
 from lancet_onnx.model.functions import function_body
-from lancet_onnx.model.operators import needed_inputs
+from lancet_onnx.model.operators import MICROSOFT, needed_inputs
 from lancet_onnx.ops import Operator, lookup
+from lancet_onnx.ops.registry import OpFunction
 from lancet_onnx.runtime.control import KNOWN
 from lancet_onnx.runtime.tensors import computable, unpackable
 from lancet_onnx.runtime.whole import misread
@@ -50,7 +51,7 @@ def find(node: Node, graph: Graph) -> Operator | Graph | None:
     """Return the operator, or the graph that ONNX defines it as, or None."""
     known = lookup((node.domain, node.op_type, node.since_version))
     if known is None and not node.domain and node.since_version == 0 and node.op_type in _UNMARKED:
-        known = lookup(("com.microsoft", node.op_type, 1))
+        known = lookup((MICROSOFT, node.op_type, 1))
     if known is not None:
         return known
     body = function_body(node, graph.opsets.get(node.domain, 0))
@@ -88,18 +89,24 @@ def _reason(node: Node, graph: Graph) -> str:
 def _absent(node: Node, found: Operator | Graph) -> int | None:
     """Return the position of an input that the node leaves out and cannot do without."""
     if isinstance(found, Graph):
-        needed = needed_inputs(node)
+        needed, rest = needed_inputs(node), False
     else:
-        needed = []
-        for parameter in signature(found.function).parameters.values():
-            wanted = parameter.default is Parameter.empty and "None" not in str(
-                parameter.annotation
-            )
-            if parameter.kind is Parameter.VAR_POSITIONAL:
-                needed += [wanted] * (len(node.inputs) - len(needed))
-            elif parameter.kind in (Parameter.POSITIONAL_ONLY, Parameter.POSITIONAL_OR_KEYWORD):
-                needed.append(wanted)
-    for position, wanted in enumerate(needed):
+        needed, rest = _parameters(found.function)
+    more = (rest,) * (len(node.inputs) - len(needed))
+    for position, wanted in enumerate((*needed, *more)):
         if wanted and not "".join(node.inputs[position : position + 1]):
             return position
     return None
+
+
+def _parameters(function: OpFunction) -> tuple[tuple[bool, ...], bool]:
+    """Return which inputs an operator's function needs, and whether it needs all that follow."""
+    needed, rest = [], False
+    for parameter in signature(function).parameters.values():
+        optional = "None" in str(parameter.annotation)
+        wanted = parameter.default is Parameter.empty and not optional
+        if parameter.kind is Parameter.VAR_POSITIONAL:
+            rest = wanted
+        elif parameter.kind in (Parameter.POSITIONAL_ONLY, Parameter.POSITIONAL_OR_KEYWORD):
+            needed.append(wanted)
+    return tuple(needed), rest

@@ -110,7 +110,8 @@ def _dormant(look: _Look) -> Iterator[tuple[Switch, ValueName]]:
                 origin = look.origins[value]
                 count = "one number" if origin.width == 1 else f"{int(origin.width)} numbers"
                 text = f"meets '{value}', {count} an image {how} for ordinary images"
-                yield Switch(DORMANT, node, look.path(value), text, origin.learned), value
+                path = tuple(step.name for step in look.way(value))
+                yield Switch(DORMANT, node, path, text, origin.learned), value
                 break
 
 
@@ -166,23 +167,25 @@ class _Look:
         if not self.moves(value):
             keeper = self._keeper(value)
             return "" if keeper is None else f"that node '{keeper.name}' keeps still"
-        if self._changes_nothing(node, value) and self._bent(value):
+        if self._changes_nothing(node, value) and any(
+            bends(step, self.origins) for step in self.way(value)
+        ):
             return "that moves but changes nothing"
         return ""
 
-    def path(self, value: ValueName) -> tuple[NodeName, ...]:
+    def way(self, value: ValueName) -> list[Node]:
         """Return the nodes that make `value` of few numbers, in their order."""
-        names: list[NodeName] = []
+        nodes: list[Node] = []
         current: ValueName | None = value
         while current is not None and current in self.origins:
             if self.origins[current].width > NARROW:
                 break
             node = self.graph.producer.get(current)
-            if node is None or node.name in names:
+            if node is None or node in nodes:
                 break
-            names.append(node.name)
+            nodes.append(node)
             current = next((v for v in node.inputs if v in self.origins), None)
-        return tuple(reversed(names))
+        return nodes[::-1]
 
     def _keeper(self, value: ValueName) -> Node | None:
         """Return the node that keeps `value` still although what it reads moves, unless rightly."""
@@ -199,10 +202,6 @@ class _Look:
             if not fed:
                 return None
             value = fed[0]
-
-    def _bent(self, value: ValueName) -> bool:
-        nodes = {node.name: node for node in self.graph.nodes}
-        return any(bends(nodes[name], self.origins) for name in self.path(value))
 
     def _changes_nothing(self, node: Node, value: ValueName) -> bool:
         """Return whether the mean of `value` over the images would do as well at `node`."""

@@ -24,6 +24,7 @@ from lancet_onnx import (
 )
 from lancet_onnx.errors import DataError, OutputError, UnsupportedError
 from lancet_onnx.model.write import METADATA_KEY
+from lancet_onnx.repair import SEARCH, Settings
 from lancet_onnx.report import Report
 from lancet_onnx.runtime.ort import OrtModel
 
@@ -240,6 +241,14 @@ def test_too_few_images_allow_no_repair(
     with pytest.raises(DataError, match=r"too few|moves only|of class"):
         repair(demo.model, demo.trigger, data, RepairOptions(tmp_path / "fixed.onnx"), device="cpu")
     assert [p.name for p in tmp_path.iterdir()] == ["few.npz"]
+
+
+def test_the_method_of_a_patch_says_what_it_was_made_from(demo: Demo):
+    method = from_bytes(demo.patch.read_bytes(), "patch").method
+    assert str(Settings()) in method
+    assert SEARCH in method
+    for what in ("pairs", "stop", "guard", "labelled", "target", "trigger", "data", "preprocess"):
+        assert f"{what}=" in method, what
 
 
 def test_graph_logic_is_not_repaired(demo: Demo, fixtures, tmp_path: Path):

@@ -4,12 +4,10 @@
 from __future__ import annotations
 
 import json
-import os
-import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from corpus.building import say, wait_for
+from corpus.building import in_child, say
 from corpus.store import Record, load_inputs, paths, read
 
 BRANCHING = {
@@ -55,15 +53,7 @@ def alarms(cache: Path, only: Sequence[str] | None, *, seconds: int = 240) -> in
 def _in_child(cache: Path, record: Record, seconds: int) -> dict[str, object]:
     file = paths(cache, record.name)[2].with_suffix(".logic")
     file.unlink(missing_ok=True)
-    start = time.monotonic()
-    child = os.fork()
-    if child == 0:
-        os.setsid()
-        try:
-            file.write_text(json.dumps(look(cache, record)))
-        finally:
-            os._exit(0)
-    reason = wait_for(child, start, seconds)
+    reason = in_child(lambda: file.write_text(json.dumps(look(cache, record))), seconds)
     if not file.exists():
         return {"error": reason or "the look died"}
     outcome: dict[str, object] = json.loads(file.read_text())

@@ -13,7 +13,7 @@ import sys
 import tempfile
 import time
 import traceback
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
 
@@ -94,12 +94,7 @@ def _one(recipe: Recipe, cache: Path, seconds: int) -> Record:
         old.unlink()
     base = Record(recipe.name, recipe.exporter, recipe.opset)
     start = time.monotonic()
-    child = os.fork()
-    if child == 0:
-        os.setsid()
-        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-        os._exit(_child(recipe, base, cache))
-    reason = wait_for(child, start, seconds)
+    reason = in_child(lambda: _child(recipe, base, cache), seconds)
     if reason or not record_file.exists():
         write(cache, replace(base, error=reason or "the exporting process died"))
     record = Record(**json.loads(record_file.read_text()))
@@ -111,7 +106,23 @@ def _one(recipe: Recipe, cache: Path, seconds: int) -> Record:
     return record
 
 
-def wait_for(child: int, start: float, seconds: int) -> str:
+def in_child(work: Callable[[], object], seconds: int) -> str:
+    """Do a piece of work in a process of its own; return what stopped it, if anything did."""
+    start = time.monotonic()
+    child = os.fork()
+    if child == 0:
+        os.setsid()
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+        code = 1
+        try:
+            work()
+            code = 0
+        finally:
+            os._exit(code)
+    return _wait_for(child, start, seconds)
+
+
+def _wait_for(child: int, start: float, seconds: int) -> str:
     """Wait for a child with limits on time and memory; return what stopped it, if anything did."""
     while True:
         ended, status = os.waitpid(child, os.WNOHANG)
@@ -138,7 +149,7 @@ def _resident(process: int) -> int:
     return pages * resource.getpagesize()
 
 
-def _child(recipe: Recipe, base: Record, cache: Path) -> int:
+def _child(recipe: Recipe, base: Record, cache: Path) -> None:
     """Run the recipe and write its record: the file's name and inputs, or the exporter's words."""
     model, inputs, _ = paths(cache, recipe.name)
     quiet = os.open(os.devnull, os.O_WRONLY)
@@ -165,4 +176,3 @@ def _child(recipe: Recipe, base: Record, cache: Path) -> int:
         text = f"{type(error).__name__}: {lines[0] if lines else ''}"[:300]
         record = replace(base, error=f"{text} ({Path(where.filename).name}:{where.lineno})")
     write(cache, record)
-    return 0

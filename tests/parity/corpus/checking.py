@@ -5,13 +5,11 @@ from __future__ import annotations
 
 import importlib
 import json
-import os
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from corpus.building import say, wait_for
+from corpus.building import in_child, say
 from corpus.store import Record, paths, read
 from corpus.table import cells, markdown
 
@@ -71,24 +69,18 @@ def load_row(cache: Path, record: Record):  # type: ignore[no-untyped-def]
 def _one(cache: Path, record: Record, seconds: int, compare: Callable[..., object]):  # type: ignore[no-untyped-def]
     file = paths(cache, record.name)[2].with_suffix(".row")
     file.unlink(missing_ok=True)
-    start = time.monotonic()
-    child = os.fork()
-    if child == 0:
-        os.setsid()
-        code = 1
-        try:
-            from corpus.comparing import Row
 
-            try:
-                row = compare(cache, record)
-            except Exception as error:
-                lines = str(error).strip().splitlines() or [""]
-                row = Row(record.name, error=f"reference: {type(error).__name__}: {lines[0][:250]}")
-            file.write_text(json.dumps(asdict(row)) + "\n")
-            code = 0
-        finally:
-            os._exit(code)
-    reason = wait_for(child, start, seconds)
+    def check() -> None:
+        from corpus.comparing import Row
+
+        try:
+            row = compare(cache, record)
+        except Exception as error:
+            lines = str(error).strip().splitlines() or [""]
+            row = Row(record.name, error=f"reference: {type(error).__name__}: {lines[0][:250]}")
+        file.write_text(json.dumps(asdict(row)) + "\n")
+
+    reason = in_child(check, seconds)
     if not file.exists():
         from corpus.comparing import Row
 

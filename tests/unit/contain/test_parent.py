@@ -4,6 +4,8 @@
 import json
 import os
 import signal
+import subprocess
+import sys
 import textwrap
 import threading
 import time
@@ -211,6 +213,33 @@ def test_the_usual_limits_leave_the_machine_alive():
     assert 0 < limits.memory < os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     assert not Limits()
     assert Limits(None, 1.0)
+
+
+def test_processor_time_is_limited(child: Stand):
+    """A child that the clock does not see: it is told apart from other deaths by its signal."""
+    child("os.kill(os.getpid(), signal.SIGXCPU)")
+    with pytest.raises(LimitError, match="more processor time than --timeout allows") as caught:
+        call()
+    assert caught.value.rule is TIME
+
+
+@pytest.mark.parametrize("gpu", [False, True])
+def test_the_kernel_holds_a_process_to_its_limits(gpu: bool):
+    script = f"""
+    import resource
+    from lancet_onnx.contain.limits import Limits, limit_this_process
+    limit_this_process(Limits(3 << 30, 7.0), gpu={gpu})
+    kinds = resource.RLIMIT_CPU, resource.RLIMIT_DATA, resource.RLIMIT_CORE
+    print(*(resource.getrlimit(kind)[0] for kind in kinds))
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(script)], capture_output=True, text=True, check=True
+    )
+    seconds, memory, core = map(int, done.stdout.split())
+    cores = os.cpu_count() or 1
+    assert 7 * cores <= seconds <= 7 * cores + 10
+    assert (memory == 3 << 30) != gpu
+    assert core == 0
 
 
 def test_memory_in_use_is_read():

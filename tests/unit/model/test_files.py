@@ -6,6 +6,7 @@ from __future__ import annotations
 import errno
 import os
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 from builders import write
@@ -13,6 +14,9 @@ from builders import write
 from lancet_onnx.errors import OutputError
 from lancet_onnx.model.copying import Rewrite
 from lancet_onnx.model.files import check_output, save, staged
+
+NOBODY = 65534
+"""A user who may write to no folder of root's, since root may write anywhere."""
 
 FILES = (Rewrite(b"new model"), {"weights.bin": Rewrite(b"new weights")})
 
@@ -136,21 +140,35 @@ def test_a_folder_that_cannot_be_synced_is_no_failed_save(
 
 
 @pytest.mark.skipif(os.name != "posix", reason="permissions as POSIX has them")
-def test_a_folder_without_permission_is_refused(tmp_path: Path):
-    folder = tmp_path / "closed"
-    folder.mkdir()
-    path = write(folder, b"before")
-    folder.chmod(0o555)
-    try:
-        if os.access(folder, os.W_OK):
-            pytest.skip("this user may write anywhere")
-        with pytest.raises(OutputError, match="cannot be written"):
-            check_output(folder / "new.onnx", [], force=True)
-        with pytest.raises(OutputError, match="Permission denied"):
-            save(b"after", path)
-        assert path.read_bytes() == b"before"
-    finally:
-        folder.chmod(0o755)
+def test_a_folder_without_permission_is_refused():
+    with TemporaryDirectory() as name:  # pytest's own folders are closed to other users
+        folder = Path(name)
+        path = write(folder, b"before")
+        folder.chmod(0o555)
+        if os.geteuid() == 0:
+            os.seteuid(NOBODY)
+        try:
+            with pytest.raises(OutputError, match="Permission denied"):
+                save(b"after", path)
+            with (
+                pytest.raises(OutputError, match="Permission denied"),
+                staged(*FILES, folder / "m.onnx", path),
+            ):
+                pass
+            assert path.read_bytes() == b"before"
+        finally:
+            os.seteuid(os.getuid())
+            folder.chmod(0o755)
+        assert leftovers(folder) == [path.name]
+
+
+@pytest.mark.skipif(os.name != "posix", reason="permissions as POSIX has them")
+def test_a_folder_that_may_not_be_written_to_is_refused_before_any_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(os, "access", lambda *_, **__: False)
+    with pytest.raises(OutputError, match="cannot be written"):
+        check_output(tmp_path / "new.onnx", [], force=True)
 
 
 @pytest.mark.parametrize("length", [245, 255, 300])
