@@ -20,6 +20,9 @@ NodeName = NewType("NodeName", str)
 Kind = Literal["flip", "mute"]
 """What is done to a located weight: its sign turned, or set to zero."""
 
+Method = Literal["auto", "flip", "mute", "tune"]
+"""How weights are changed: flipped, muted, tuned on the pairs; auto takes what measures best."""
+
 Dimension = int | str | None
 """A fixed size, a symbolic size, or unknown."""
 

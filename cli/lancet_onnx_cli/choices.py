@@ -15,8 +15,8 @@ class Format(StrEnum):
     html = "html"
 
 
-Method = Literal["auto", "flip", "mute"]
-"""What is done to located weights; auto takes what measured best: flip."""
+Method = Literal["auto", "flip", "mute", "tune"]
+"""What is done to located weights; auto takes what measures best on this model."""
 
 Mode = Literal["replace", "blend", "add"]
 Device = Literal["auto", "cpu", "cuda"]

@@ -201,7 +201,7 @@ def repair_command(
         "options": RepairOptions(
             output_path,
             patch,
-            "mute" if method == "mute" else "flip",
+            method,
             as_published,
             compensate,
             max_accuracy_loss,

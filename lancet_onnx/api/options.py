@@ -9,7 +9,7 @@ from typing import Literal
 
 from lancet_onnx.samples import Sizes
 from lancet_onnx.trigger import Mode
-from lancet_onnx.types import Kind
+from lancet_onnx.types import Method
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,8 +55,9 @@ class RepairOptions:
     Attributes:
         output: path of the repaired model.
         patch: path of the patch file; None puts it beside the output.
-        kind: flip or mute.
-        as_published: the paper's rules to the letter instead of the measured best.
+        method: flip, mute or tune; auto takes what measures best.
+        as_published: the paper's rules to the letter instead of the measured best: flips, or mutes
+            where `method` says so.
         compensate: keep each edited layer's mean output by moving its bias.
         max_accuracy_loss: budget on clean images, 0 to 1.
         force: replace existing outputs.
@@ -67,7 +68,7 @@ class RepairOptions:
 
     output: Path
     patch: Path | None = None
-    kind: Kind = "flip"
+    method: Method = "auto"
     as_published: bool = False
     compensate: bool = True
     max_accuracy_loss: float = 0.01

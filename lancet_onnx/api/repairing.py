@@ -36,14 +36,14 @@ from lancet_onnx.model.placing import writable
 from lancet_onnx.model.write import applied, next_key
 from lancet_onnx.pairs import stamped_material
 from lancet_onnx.patch import Patch
-from lancet_onnx.repair import SEARCH, Candidate, Outcome, Settings, search, to_patch
+from lancet_onnx.repair import SEARCH, Choice, Judged, Settings, TuneSettings, choose, to_patch
 from lancet_onnx.report import Report
 from lancet_onnx.runtime.layers import find_layers
 from lancet_onnx.runtime.ort import Device, OrtModel
 from lancet_onnx.samples import Material, Samples, Split
 from lancet_onnx.samples.core import Floats
 from lancet_onnx.trigger import Trigger
-from lancet_onnx.types import Digest, Progress, no_progress
+from lancet_onnx.types import Digest, Kind, Method, Progress, no_progress
 from lancet_onnx.verify.metrics import Labels, Rate, as_numbers, measure
 from lancet_onnx.verify.policy import FEWEST_IMAGES, Decision, judge_repair
 
@@ -97,26 +97,36 @@ def repair(
                 f"them judge the repair, and {before['attack_success'].n} of these are of other "
                 f"classes than the target; at least {FEWEST_IMAGES} are needed. Give more images"
             )
+    method = _method_of(options)
     with clock.stage("pairs"):
         material = stamped_material(
-            subject.classifier, split.tool, stamp, prepared.preprocess, target, options.sizes
+            subject.classifier,
+            split.tool,
+            stamp,
+            prepared.preprocess,
+            target,
+            options.sizes,
+            aside=method in ("auto", "tune"),
         )
     find = locate_as_published if options.as_published else locate
     with clock.stage("locate"):
         location = find(subject.classifier, material, progress)
-    settings = _settings(options)
+    settings, tuning = _settings(options), TuneSettings()
     with clock.stage("search"):
-        outcome = search(subject.classifier, location, material, settings, progress)
+        choice = choose(
+            subject.classifier, location, material, method, settings, tuning, seed, progress
+        )
     written = _Written(before, _nothing_found(), None)
-    if outcome.chosen is not None:
+    if choice.chosen is not None:
         with clock.stage("write and verify", 4 * len(split.figures)):
-            method = _method(location.method, settings, material, evidence)
-            patch = to_patch(subject.model, outcome.chosen, method, seed, {})
-            refusal = None if outcome.reached else _over_budget(outcome.chosen, settings)
+            made = settings if choice.chosen.offer.method != "tune" else tuning
+            described = _described(location.method, made, material, evidence)
+            patch = to_patch(subject.model, choice.chosen.offer.params, described, seed, {})
+            refusal = None if choice.reached else _over_budget(choice.chosen, settings)
             written = _write(subject, patch, patch_path, evidence, refusal, options, device)
     body = {
-        "method": "as-published" if options.as_published else options.kind,
-        "layers": _layers(subject, outcome, written.patch),
+        "method": _method_name(options, choice),
+        "layers": _layers(subject, choice, written.patch),
         "weights_changed": written.patch.size if written.patch else 0,
         "before": as_numbers(before),
         "after": as_numbers(written.after),
@@ -126,7 +136,7 @@ def repair(
         "target": target,
         "trigger": describe_trigger(stamp),
         "located": located(location),
-        "search": _search_table(outcome, material, settings),
+        "search": _search_table(choice, material, f"{settings} | {tuning}"),
         "unreached": unreached_weights(subject, few),
         "data": describe_data(prepared, split),
         "parity": {"largest": parity.largest, "agreement": parity.agreement},
@@ -138,6 +148,7 @@ def repair(
     decision = written.decision
     reasons = (
         *decision.reasons,
+        *([choice.why] if choice.chosen else []),
         *(f"{switch}; what it waits for may be another trigger" for switch in asleep),
         *signatures_beside(model),
     )
@@ -240,7 +251,9 @@ def _refuse_unrepairable(subject: Subject) -> None:
     writable(subject.model.contents, [layer.param for layer in layers])
 
 
-def _method(location: str, settings: Settings, material: Material, evidence: _Evidence) -> str:
+def _described(
+    location: str, settings: Settings | TuneSettings, material: Material, evidence: _Evidence
+) -> str:
     """Name the method with all that influenced the edit but the seed; files by their digests."""
     stamp, prepared = evidence.stamp, evidence.prepared
     trigger = Digest.of(stamp.mask.tobytes() + stamp.pattern.tobytes() + stamp.mode.encode())
@@ -248,8 +261,9 @@ def _method(location: str, settings: Settings, material: Material, evidence: _Ev
         (
             location,
             str(settings),
-            SEARCH,
+            *([SEARCH] if isinstance(settings, Settings) else []),
             f"images(pairs={len(material.pairs)}, stop={len(material.stop)}, "
+            f"lessons={len(material.lessons)}, check={len(material.check)}, "
             f"guard={len(material.guard)}, labelled={material.guard_labels is not None})",
             f"on(target={evidence.target}, trigger={str(trigger)[:16]}, "
             f"data={data_digest(prepared.samples)[:16]}, preprocess={prepared.preprocess})",
@@ -257,18 +271,30 @@ def _method(location: str, settings: Settings, material: Material, evidence: _Ev
     )
 
 
+def _method_of(options: RepairOptions) -> Method:
+    """Return what is done to weights; the paper's rules know flips and mutes."""
+    if options.as_published and options.method in ("auto", "tune"):
+        return "flip"
+    return options.method
+
+
+def _method_name(options: RepairOptions, choice: Choice) -> str:
+    if options.as_published:
+        return "as-published"
+    return choice.chosen.offer.method if choice.chosen else options.method
+
+
 def _settings(options: RepairOptions) -> Settings:
+    kind: Kind = "mute" if options.method == "mute" else "flip"
     if options.as_published:
         return Settings(
-            kind=options.kind,
+            kind=kind,
             compensate=False,
             max_loss=options.max_accuracy_loss,
             leaning=0.5,
             tolerance=0.01,
         )
-    return Settings(
-        kind=options.kind, compensate=options.compensate, max_loss=options.max_accuracy_loss
-    )
+    return Settings(kind=kind, compensate=options.compensate, max_loss=options.max_accuracy_loss)
 
 
 def _nothing_found() -> Decision:
@@ -278,23 +304,28 @@ def _nothing_found() -> Decision:
     )
 
 
-def _over_budget(chosen: Candidate, settings: Settings) -> Decision:
+def _over_budget(chosen: Judged, settings: Settings) -> Decision:
     reason = (
-        f"on the tool's own images the best edit (node '{chosen.edit.layer.node.name}', "
-        f"{len(chosen.edit.index)} weights) loses {chosen.loss:.1%} on clean images, more than "
+        f"on the tool's own images the best edit ({chosen.offer.method}, "
+        f"{chosen.offer.weights} weights) loses {chosen.loss:.1%} on clean images, more than "
         f"the budget of {settings.max_loss:.1%}, or leaves {chosen.excess:.1%} of triggered images "
         "leaning to the target"
     )
     return Decision("not_repaired", (reason,))
 
 
-def _layers(subject: Subject, outcome: Outcome, patch: Patch | None) -> list[dict[str, object]]:
-    if outcome.chosen is None or patch is None:
+def _layers(subject: Subject, choice: Choice, patch: Patch | None) -> list[dict[str, object]]:
+    if choice.chosen is None or patch is None:
         return []
-    layer = outcome.chosen.edit.layer
+    nodes = {layer.param: layer.node.name for layer in find_layers(subject.classifier)}
+    moved = {
+        layer.bias.param: layer.node.name
+        for layer in find_layers(subject.classifier)
+        if layer.bias is not None
+    }
     return [
         {
-            "node": layer.node.name,
+            "node": nodes.get(delta.param) or moved[delta.param],
             "initializer": delta.param,
             "weights_changed": delta.count,
             "share": round(delta.count / subject.classifier.module.leaves[delta.param].numel(), 6),
@@ -303,27 +334,30 @@ def _layers(subject: Subject, outcome: Outcome, patch: Patch | None) -> list[dic
     ]
 
 
-def _search_table(outcome: Outcome, material: Material, settings: Settings) -> dict[str, object]:
+def _search_table(choice: Choice, material: Material, settings: str) -> dict[str, object]:
     return {
-        "settings": str(settings),
+        "settings": settings,
         "pairs": len(material.pairs),
         "stop_pairs": len(material.stop),
         "guard_images": len(material.guard),
+        "lessons": len(material.lessons),
+        "check_pairs": len(material.check),
         "loss_measured_as": "agreement" if material.guard_labels is None else "accuracy",
-        "reached": outcome.reached,
+        "reached": choice.reached,
         "candidates": [
             {
-                "node": c.edit.layer.node.name,
-                "order": c.order.method,
-                "weights": len(c.edit.index),
-                "share": round(c.share, 6),
-                "excess": round(c.excess, 6),
-                "guard_loss": round(c.loss, 6),
-                "guard_agreement": round(c.agreement, 6),
-                "recovery": round(c.recovery, 6),
-                "chosen": c is outcome.chosen,
+                "method": j.offer.method,
+                "nodes": list(j.offer.nodes),
+                "order": j.offer.how,
+                "weights": j.offer.weights,
+                "share": round(j.offer.share, 6),
+                "excess": round(j.excess, 6),
+                "loss": round(j.loss, 6),
+                "agreement": round(j.agreement, 6),
+                "recovery": round(j.recovery, 6),
+                "chosen": j is choice.chosen,
             }
-            for c in outcome.candidates
+            for j in choice.judged
         ],
     }
 

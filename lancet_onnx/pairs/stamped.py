@@ -11,6 +11,9 @@ from lancet_onnx.samples import Material, Pairs, Preprocess, Samples, Sizes
 from lancet_onnx.samples.core import Ints
 from lancet_onnx.trigger import Trigger
 
+FEWEST_TO_SPLIT = 40
+"""With fewer images than this, edits are chosen on the images that they were made from."""
+
 
 def stamped_material(
     classifier: Classifier,
@@ -19,12 +22,15 @@ def stamped_material(
     preprocess: Preprocess,
     target: int,
     sizes: Sizes | None = None,
+    *,
+    aside: bool = True,
 ) -> Material:
     """Choose pairs, stop set and guard from `samples` (the tool's half; already shuffled).
 
     A clean image serves as x' when the model gets it right (without labels: whatever the model
     says is taken for right) and it is not of the target class; it serves as a locating pair when
-    the trigger moves it to the target.
+    the trigger moves it to the target. With `aside` a quarter of the images serves only to choose
+    among edits.
 
     Raises:
         DataError: the trigger moves too few images for a location.
@@ -36,22 +42,28 @@ def stamped_material(
     after = classifier.logits(classifier.tensor(bad)).argmax(1).cpu().numpy()
     right = before if samples.labels is None else samples.labels
     usable = (before == right) & (right != target)
-    moved = np.flatnonzero(usable & (after == target))
-    if len(moved) < 4:
+    moved = usable & (after == target)
+    if moved.sum() < 4:
         raise DataError(
-            f"{samples.source}: the trigger moves only {len(moved)} of {int(usable.sum())} usable "
-            f"images to class {target}; at least 4 are needed to locate weights. Give more images, "
-            "or check the trigger, its position and the preprocessing"
+            f"{samples.source}: the trigger moves only {int(moved.sum())} of {int(usable.sum())} "
+            f"usable images to class {target}; at least 4 are needed to locate weights. Give more "
+            "images, or check the trigger, its position and the preprocessing"
         )
-    located = moved[: min(sizes.pairs, max(4, len(moved) // 4))]
+    # Of few images all are needed for both purposes: a choice by four of them would be worse.
+    apart = len(samples) // 4 if aside and len(samples) >= FEWEST_TO_SPLIT else 0
+    work = np.arange(len(samples)) >= apart
+    located = np.flatnonzero(moved & work)[: min(sizes.pairs, max(4, int(moved.sum()) // 4))]
+    usable &= work
     stop = np.setdiff1d(np.flatnonzero(usable), located, assume_unique=True)[: sizes.stop]
     # The guard must look like the data (the target's own images are what a clumsy repair loses),
     # so it is a plain random sample and shares clean images with the stop pairs.
-    guard = np.arange(len(samples))[: sizes.guard]
+    guard = np.arange(apart, len(samples))[: sizes.guard]
 
-    def pairs(index: Ints) -> Pairs:
-        wrong = np.full(len(index), target, np.int64)
+    def pairs(index: Ints | slice) -> Pairs:
+        wrong = np.full(len(right[index]), target, np.int64)
         return Pairs(bad[index], good[index], wrong, right[index].astype(np.int64))
 
     labels = None if samples.labels is None else samples.labels[guard]
-    return Material(pairs(located), pairs(stop), good[guard], labels)
+    check = pairs(slice(apart)) if apart else pairs(slice(None))
+    lessons = pairs(slice(apart, apart + sizes.guard))
+    return Material(pairs(located), pairs(stop), lessons, check, good[guard], labels)

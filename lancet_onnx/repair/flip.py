@@ -11,7 +11,7 @@ budget, the one that gives most images their label back wins.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -229,7 +229,7 @@ def choose(candidates: Sequence[Candidate], settings: Settings) -> Outcome:
 def _part(material: Material, count: int) -> Material:
     labels = None if material.guard_labels is None else material.guard_labels[:count]
     stop = material.stop.take(slice(count))
-    return Material(material.pairs, stop, material.guard[:count], labels)
+    return replace(material, stop=stop, guard=material.guard[:count], guard_labels=labels)
 
 
 def _prepare(classifier: Classifier, layer: Layer, material: Material) -> _Bench:

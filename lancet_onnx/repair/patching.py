@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A chosen candidate -> `Patch`: only elements whose bits really differ."""
+"""Edited leaves -> `Patch`: only elements whose bits really differ."""
 
 from __future__ import annotations
 
@@ -12,18 +12,17 @@ from numpy.typing import NDArray
 from lancet_onnx.errors import LancetError
 from lancet_onnx.model import OnnxModel
 from lancet_onnx.patch import Patch, TensorDelta
-from lancet_onnx.repair.flip import Candidate
 from lancet_onnx.types import ParamName
 
 
 def to_patch(
     model: OnnxModel,
-    candidate: Candidate,
+    params: Mapping[ParamName, torch.Tensor],
     method: str,
     seed: int,
     metrics: Mapping[str, float],
 ) -> Patch:
-    """Return the patch that turns `model` into what `candidate` is.
+    """Return the patch that turns `model` into one with these `params` for leaves.
 
     Its tensors may be wider than what the file stores (float32 for half precision, whole numbers
     as floats for quantised weights): they are rounded half to even to the stored type, integers
@@ -34,7 +33,7 @@ def to_patch(
             is never made.
     """
     deltas = []
-    for param, tensor in candidate.params.items():
+    for param, tensor in params.items():
         before = model.graph.constants[param]
         after = _as_stored(tensor.detach().cpu(), before.dtype, param)
         delta = TensorDelta.between(param, before, after)

@@ -114,12 +114,16 @@ class Material:
     Attributes:
         pairs: the few pairs on which weights are located.
         stop: further pairs, which say how far a repair must go.
+        lessons: pairs of all these images, of the target's class as well; tuning learns from them.
+        check: pairs that nothing else of this holds; they say which edit to take.
         guard: (G, ...) clean inputs whose labels must not change.
         guard_labels: (G,) their true labels, or None when unknown.
     """
 
     pairs: Pairs
     stop: Pairs
+    lessons: Pairs
+    check: Pairs
     guard: Floats
     guard_labels: Ints | None
 

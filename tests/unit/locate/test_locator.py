@@ -47,7 +47,7 @@ def pairs(rng: np.random.Generator) -> Pairs:
 
 
 def material(pairs: Pairs) -> Material:
-    return Material(pairs, pairs, pairs.good, pairs.right)
+    return Material(pairs, pairs, pairs, pairs, pairs.good, pairs.right)
 
 
 def only_layer(classifier: Classifier) -> Layer:

@@ -1,0 +1,133 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which edit is taken: tuned or flipped, how wide, or none; by figures on pairs kept aside."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from lancet_onnx.repair.flip import Candidate, Settings, search
+from lancet_onnx.repair.judging import Judge, Judged, Offer
+from lancet_onnx.repair.tune import TuneSettings, pruned, tune, weights_of
+from lancet_onnx.runtime.classifier import Classifier
+from lancet_onnx.samples import Material
+from lancet_onnx.scores import Location
+from lancet_onnx.types import Method, Progress, no_progress
+
+LEFT_OVER = 0.01
+"""An edit is good enough if so many more triggered images than companions lean to the error."""
+
+AS_GOOD = 0.005
+"""An edit of fewer weights is preferred if it costs only this much more (`Judged.cost`)."""
+
+_PRUNING_IMAGES = 256
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Choice:
+    """What was chosen and why.
+
+    Attributes:
+        chosen: the edit to write, or None if no method made one.
+        judged: all that were compared.
+        reached: whether the chosen one is inside the limits, as far as these images tell.
+        why: one sentence for the report.
+    """
+
+    chosen: Judged | None
+    judged: tuple[Judged, ...]
+    reached: bool
+    why: str
+
+
+def choose(
+    classifier: Classifier,
+    location: Location,
+    material: Material,
+    method: Method,
+    settings: Settings,
+    tuning: TuneSettings,
+    seed: int,
+    progress: Progress = no_progress,
+) -> Choice:
+    """Let the methods make their edits and pick one.
+
+    ``auto`` tunes; only if no tuned edit is good enough it searches flips as well, and takes what
+    costs least.
+    """
+    judge = Judge(classifier, material.check)
+    judged: list[Judged] = []
+    limit = settings.max_loss
+    if method in ("auto", "tune"):
+        judged = _tuned(classifier, material, tuning, judge, seed, progress)
+    if method in ("flip", "mute") or (
+        method == "auto" and not any(_fits(j, limit) for j in judged)
+    ):
+        outcome = search(classifier, location, material, settings, progress)
+        if outcome.chosen is not None:
+            flipped = judge.judge(_offer(classifier, outcome.chosen, settings))
+            if method != "auto":
+                # The search has judged by its own guard already.
+                return Choice(flipped, (flipped,), outcome.reached, _said(flipped, judged))
+            judged.append(flipped)
+    if not judged:
+        return Choice(None, (), False, "no number of changed weights silences the trigger")
+    chosen = pick(judged, limit)
+    return Choice(chosen, tuple(judged), _fits(chosen, limit), _said(chosen, judged))
+
+
+def pick(judged: Sequence[Judged], max_loss: float) -> Judged:
+    """Return the edit of fewest weights among those that cost hardly more than the cheapest.
+
+    Only edits inside the limits are looked at, if there are any.
+    """
+    pool = [j for j in judged if _fits(j, max_loss)] or list(judged)
+    least = min(j.cost for j in pool)
+    return min((j for j in pool if j.cost <= least + AS_GOOD), key=lambda j: j.offer.weights)
+
+
+def _fits(judged: Judged, max_loss: float) -> bool:
+    """Return whether an edit may be inside the limits: few images tell it with an error only.
+
+    Whether it is says the other half of the images.
+    """
+    quiet = judged.excess - judged.excess_error <= LEFT_OVER
+    return quiet and judged.loss - judged.loss_error <= max_loss
+
+
+def _tuned(
+    classifier: Classifier,
+    material: Material,
+    tuning: TuneSettings,
+    judge: Judge,
+    seed: int,
+    progress: Progress,
+) -> list[Judged]:
+    seen = Judge(classifier, material.lessons.take(slice(_PRUNING_IMAGES)))
+    proposals = tune(classifier, material.lessons, tuning, seed, progress)
+    return [judge.judge(pruned(classifier, proposal, seen)) for proposal in proposals]
+
+
+def _offer(classifier: Classifier, candidate: Candidate, settings: Settings) -> Offer:
+    count = len(candidate.edit.index)
+    return Offer(
+        settings.kind,
+        candidate.order.method,
+        (candidate.edit.layer.node.name,),
+        candidate.params,
+        count,
+        count / weights_of(classifier),
+    )
+
+
+def _said(chosen: Judged, judged: Sequence[Judged]) -> str:
+    others = ", ".join(
+        f"{j.offer.method} of {j.offer.weights} weights {j.excess:+.1%} and {-j.loss:+.1%}"
+        for j in judged
+        if j is not chosen
+    )
+    return (
+        f"taken: {chosen.offer.method} of {chosen.offer.weights} weights ({chosen.offer.how}); on "
+        f"images kept aside {chosen.excess:+.1%} of triggered images still lean to the target and "
+        f"clean images lose {chosen.loss:+.1%}" + (f"; not taken: {others}" if others else "")
+    )

@@ -1,0 +1,273 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Neuron-fine-tuning on pairs: a few weights learn to give triggered images their label back.
+
+The weights of all layers compete. Training starts with all of them and narrows down: after each
+round the weights whose change mattered least go back to their old value. At each width of the
+ladder the survivors are trained on, and what they reach is one proposal; which of them is taken
+is decided elsewhere, on images that were not trained on.
+
+    loss = KL(f0(x') || f(x)) + PUSH * relu(lead(x) - max(lead0(x'), -1))    triggered x
+         + CLEAN * KL(f0(x') || f(x'))                           companions x' and mixtures of two
+
+lead is by how much the wrong label's logit is over the best other one. f0 is the unrepaired model:
+its answers on clean images are the teacher, so no label is needed.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch.nn import functional
+
+from lancet_onnx.repair.judging import Judge, Offer
+from lancet_onnx.runtime.classifier import Classifier
+from lancet_onnx.runtime.layers import find_layers
+from lancet_onnx.samples import Pairs
+from lancet_onnx.types import ParamName, Progress, no_progress
+
+Tensors = dict[ParamName, torch.Tensor]
+
+
+@dataclass(frozen=True, slots=True)
+class TuneSettings:
+    """Knobs of the training; the defaults are those of docs/results.md.
+
+    Attributes:
+        warm: shares of the model's weights that may move in the rounds before the first proposal.
+        ladder: shares at which proposals are made, falling.
+        steps: steps in each round.
+        batch: pairs in a step.
+        rate: step size as a share of a layer's root mean square weight, for a thousandth of the
+            weights; a round with more of them takes smaller steps, by the cube root.
+        clean: weight of the term that keeps clean images as they are.
+        push: weight of the term that keeps the wrong label under the others.
+        mix: share of a step's clean images that are mixtures of two.
+    """
+
+    warm: tuple[float, ...] = (1.0, 0.1)
+    ladder: tuple[float, ...] = (0.01, 0.003, 0.001)
+    steps: int = 80
+    batch: int = 64
+    rate: float = 0.25
+    clean: float = 10.0
+    push: float = 1.0
+    mix: float = 0.5
+
+    def __str__(self) -> str:
+        return (
+            f"tune(warm={self.warm}, ladder={self.ladder}, steps={self.steps}, "
+            f"batch={self.batch}, rate={self.rate}, clean={self.clean}, push={self.push}, "
+            f"mix={self.mix})"
+        )
+
+
+_BETA1, _BETA2, _EPSILON = 0.9, 0.999, 1e-8
+MARGIN = 1.0
+"""The wrong label is pushed this far under the others, in units of the logits."""
+
+_RANKING_BATCHES = 8
+_PRUNED = (0.5, 0.7, 0.85)
+_PRUNING_COSTS = 0.001
+"""Pruning tries to keep these shares of the weights, and may cost this much (`Judged.cost`)."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Proposal:
+    """What training at one width came to.
+
+    Attributes:
+        width: share of the model's numbers that could move, 0 to 1.
+        deltas: what is added to which leaf; 0 where a weight stays.
+        worth: how much each delta matters, of the same shapes.
+    """
+
+    width: float
+    deltas: Tensors
+    worth: Tensors
+
+
+def tune(
+    classifier: Classifier,
+    lessons: Pairs,
+    settings: TuneSettings,
+    seed: int,
+    progress: Progress = no_progress,
+) -> list[Proposal]:
+    """Train on `lessons` and return a proposal for each width of the ladder, narrowest last."""
+    trainer = _Trainer(classifier, lessons, settings, seed)
+    widths = [*settings.warm, *settings.ladder]
+    proposals = []
+    for number, width in enumerate(widths):
+        progress("tuning weights", number / len(widths))
+        scores = trainer.worth() if number else trainer.promise()
+        count = max(1, int(width * weights_of(classifier)))
+        warm = number < len(settings.warm)
+        trainer.train(
+            _top(scores, count), settings.rate * (0.001 / width) ** (1 / 3), settle=not warm
+        )
+        if not warm:
+            deltas = {name: delta.clone() for name, delta in trainer.deltas.items()}
+            proposals.append(Proposal(width, deltas, trainer.worth()))
+    progress("tuning weights", 1.0)
+    return proposals
+
+
+def offer_of(classifier: Classifier, proposal: Proposal, share: float = 1.0) -> Offer:
+    """Return a proposal as an offer, with the worthiest `share` of its deltas."""
+    moved = sum(int(delta.count_nonzero()) for delta in proposal.deltas.values())
+    kept = _top(proposal.worth, max(1, round(share * moved)))
+    params, nodes, weights = {}, [], 0
+    for layer in find_layers(classifier):
+        delta = proposal.deltas[layer.param] * kept[layer.param]
+        changed = int(delta.count_nonzero())
+        if changed:
+            params[layer.param] = classifier.module.leaves[layer.param] + delta
+            nodes.append(layer.node.name)
+            weights += changed
+    how = f"width {proposal.width:.2%}" + (f", {share:.0%} of it kept" if share < 1 else "")
+    return Offer("tune", how, tuple(nodes), params, weights, weights / weights_of(classifier))
+
+
+def pruned(classifier: Classifier, proposal: Proposal, judge: Judge) -> Offer:
+    """Return the offer with as few of its deltas as do the same on the images of `judge`."""
+    whole = offer_of(classifier, proposal)
+    most = judge.judge(whole).cost + _PRUNING_COSTS
+    for share in _PRUNED:
+        smaller = offer_of(classifier, proposal, share)
+        if judge.judge(smaller).cost <= most:
+            return smaller
+    return whole
+
+
+def weights_of(classifier: Classifier) -> int:
+    """Return how many numbers the model's leaves hold."""
+    return sum(leaf.numel() for leaf in classifier.module.leaves.values())
+
+
+class _Trainer:
+    """Adam on masked weights of all layers, each layer in steps of its own size."""
+
+    def __init__(
+        self, classifier: Classifier, lessons: Pairs, settings: TuneSettings, seed: int
+    ) -> None:
+        self.classifier, self.settings = classifier, settings
+        self.bad, self.good = classifier.tensor(lessons.bad), classifier.tensor(lessons.good)
+        self.wrong = torch.from_numpy(lessons.wrong).to(self.good.device)
+        self.before = classifier.logits(self.good).softmax(1)
+        # How far under the others the wrong label is without the trigger: no more is asked for,
+        # and what the model takes for the wrong label anyhow is not to be mended.
+        self.usual = _lead(self.before.clamp_min(1e-30).log(), self.wrong).clamp(min=-MARGIN)
+        leaves = classifier.module.leaves
+        self.leaves = {layer.param: leaves[layer.param] for layer in find_layers(classifier)}
+        self.unit = {name: leaf.square().mean().sqrt() for name, leaf in self.leaves.items()}
+        self.deltas, self.first, self.second = (self._zeros() for _ in range(3))
+        self.taken = 0
+        self.draw = torch.Generator().manual_seed(seed)
+        self.batches = self._batches()
+
+    def promise(self) -> Tensors:
+        """Return |gradient * weight| of the triggered images' loss: what a change could do."""
+        total = self._zeros()
+        for _, part in zip(range(_RANKING_BATCHES), self.batches, strict=False):
+            params = self._params(self.leaves)
+            loss = self._triggered(self._run(self.bad[part], params), part)
+            for name, gradient in self._gradients(loss, params, len(part)).items():
+                total[name] += gradient
+        return {name: (total[name] * leaf).abs() for name, leaf in self.leaves.items()}
+
+    def worth(self) -> Tensors:
+        """Return |delta| * root mean square gradient: what a change has done."""
+        return {name: d.abs() * self.second[name].sqrt() for name, d in self.deltas.items()}
+
+    def train(self, kept: Mapping[ParamName, torch.Tensor], rate: float, *, settle: bool) -> None:
+        """Take a round of steps on the weights in `kept`; all others go back to what they were.
+
+        With `settle` the steps shrink to nothing, so that the end of the round is a result.
+        """
+        for name, mask in kept.items():
+            self.deltas[name] *= mask
+            self.first[name] *= mask
+        live = [name for name, mask in kept.items() if bool(mask.any())]
+        steps = self.settings.steps
+        for step in range(steps):
+            part = next(self.batches)
+            params = self._params(live)
+            gradients = self._gradients(self._loss(part, params), params, 2 * len(part))
+            self.taken += 1
+            size = rate * (0.5 + 0.5 * math.cos(math.pi * step / steps) if settle else 1.0)
+            for name, gradient in gradients.items():
+                m, v = self.first[name], self.second[name]
+                m.mul_(_BETA1).add_(gradient, alpha=1 - _BETA1)
+                v.mul_(_BETA2).addcmul_(gradient, gradient, value=1 - _BETA2)
+                spread = (v / (1 - _BETA2**self.taken)).sqrt() + _EPSILON
+                move = m / (1 - _BETA1**self.taken) / spread
+                self.deltas[name] -= size * self.unit[name] * move * kept[name]
+
+    def _loss(self, part: torch.Tensor, params: Tensors) -> torch.Tensor:
+        good, before = self._clean(part)
+        scores = self._run(torch.cat([self.bad[part], good]), params)
+        bad, clean = scores[: len(part)], scores[len(part) :]
+        kept = functional.kl_div(clean.log_softmax(1), before, reduction="batchmean")
+        return self._triggered(bad, part) + self.settings.clean * kept
+
+    def _triggered(self, scores: torch.Tensor, part: torch.Tensor) -> torch.Tensor:
+        restored = functional.kl_div(
+            scores.log_softmax(1), self.before[part], reduction="batchmean"
+        )
+        over = functional.relu(_lead(scores, self.wrong[part]) - self.usual[part])
+        return restored + self.settings.push * over.mean()
+
+    def _clean(self, part: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return clean images, some of them mixtures of two, and the unrepaired model's answers."""
+        good, before = self.good[part], self.before[part]
+        mixed = int(self.settings.mix * len(part))
+        if mixed < 2:
+            return good, before
+        first = 0.5 + 0.5 * torch.rand(mixed, generator=self.draw)
+        first = first.to(good).reshape(-1, *[1] * (good.ndim - 1))
+        mixtures = first * good[:mixed] + (1 - first) * good[:mixed].roll(1, 0)
+        with torch.no_grad():
+            answers = self._run(mixtures, {}).softmax(1)
+        return torch.cat([mixtures, good[mixed:]]), torch.cat([answers, before[mixed:]])
+
+    def _run(self, inputs: torch.Tensor, params: Tensors) -> torch.Tensor:
+        signature = self.classifier.signature
+        name, logits = signature.input.name, signature.logits
+        return self.classifier.run({name: inputs}, [logits], params)[logits]
+
+    def _gradients(self, loss: torch.Tensor, params: Tensors, images: int) -> Tensors:
+        self.classifier.forwards += 2 * images
+        found = torch.autograd.grad(
+            loss, list(params.values()), allow_unused=True, materialize_grads=True
+        )
+        return dict(zip(params, found, strict=True))
+
+    def _params(self, names: Iterable[ParamName]) -> Tensors:
+        return {name: (self.leaves[name] + self.deltas[name]).requires_grad_() for name in names}
+
+    def _zeros(self) -> Tensors:
+        return {name: torch.zeros_like(leaf) for name, leaf in self.leaves.items()}
+
+    def _batches(self) -> Iterator[torch.Tensor]:
+        """Yield shuffled positions for ever, a batch at a time."""
+        count = len(self.good)
+        size = min(self.settings.batch, count)
+        while True:
+            order = torch.randperm(count, generator=self.draw).to(self.good.device)
+            yield from torch.split(order[: count - count % size], size)
+
+
+def _lead(scores: torch.Tensor, label: torch.Tensor) -> torch.Tensor:
+    """Return by how much the score of `label` is over the best other one."""
+    own = label[:, None]
+    return scores.gather(1, own)[:, 0] - scores.scatter(1, own, -torch.inf).amax(1)
+
+
+def _top(scores: Mapping[ParamName, torch.Tensor], count: int) -> Tensors:
+    """Return masks of the `count` highest scores over all leaves; never of a score of 0."""
+    flat = torch.cat([score.reshape(-1) for score in scores.values()])
+    bound = flat.topk(min(count, len(flat))).values[-1]
+    return {name: (score >= bound) & (score > 0) for name, score in scores.items()}
