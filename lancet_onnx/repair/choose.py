@@ -20,6 +20,12 @@ LEFT_OVER = 0.01
 AS_GOOD = 0.005
 """An edit of fewer weights is preferred if it costs only this much more (`Judged.cost`)."""
 
+ABOUT_AS_MANY = 0.1
+"""Edits that give back this share of labels less than the best are left out, if others fit."""
+
+HOPELESS = 0.03
+"""Narrowing ends when an edit costs this much more than a wider one."""
+
 _PRUNING_IMAGES = 256
 
 
@@ -55,7 +61,8 @@ def choose(
     ``auto`` tunes; only if no tuned edit is good enough it searches flips as well, and takes what
     costs least.
     """
-    judge = Judge(classifier, material.check)
+    labelled = material.guard_labels is not None
+    judge = Judge(classifier, material.check, labelled=labelled)
     judged: list[Judged] = []
     limit = settings.max_loss
     if method in ("auto", "tune"):
@@ -64,12 +71,16 @@ def choose(
         method == "auto" and not any(_fits(j, limit) for j in judged)
     ):
         outcome = search(classifier, location, material, settings, progress)
-        if outcome.chosen is not None:
-            flipped = judge.judge(_offer(classifier, outcome.chosen, settings))
-            if method != "auto":
-                # The search has judged by its own guard already.
-                return Choice(flipped, (flipped,), outcome.reached, _said(flipped, judged))
-            judged.append(flipped)
+        flipped = {
+            c: judge.judge(_offer(classifier, c, settings))
+            for c in outcome.candidates
+            if method == "auto" or c is outcome.chosen
+        }
+        judged += flipped.values()
+        if method != "auto" and outcome.chosen is not None:
+            # The search has judged by its own guard already.
+            chosen = flipped[outcome.chosen]
+            return Choice(chosen, tuple(judged), outcome.reached, _said(chosen, judged))
     if not judged:
         return Choice(None, (), False, "no number of changed weights silences the trigger")
     chosen = pick(judged, limit)
@@ -79,9 +90,12 @@ def choose(
 def pick(judged: Sequence[Judged], max_loss: float) -> Judged:
     """Return the edit of fewest weights among those that cost hardly more than the cheapest.
 
-    Only edits inside the limits are looked at, if there are any.
+    Only edits inside the limits are looked at, if there are any, and of these only those that give
+    about as many labels back as the best does.
     """
     pool = [j for j in judged if _fits(j, max_loss)] or list(judged)
+    most = max(j.recovery for j in pool)
+    pool = [j for j in pool if j.recovery >= most - ABOUT_AS_MANY]
     least = min(j.cost for j in pool)
     return min((j for j in pool if j.cost <= least + AS_GOOD), key=lambda j: j.offer.weights)
 
@@ -103,9 +117,14 @@ def _tuned(
     seed: int,
     progress: Progress,
 ) -> list[Judged]:
-    seen = Judge(classifier, material.lessons.take(slice(_PRUNING_IMAGES)))
-    proposals = tune(classifier, material.lessons, tuning, seed, progress)
-    return [judge.judge(pruned(classifier, proposal, seen)) for proposal in proposals]
+    few = material.lessons.take(slice(_PRUNING_IMAGES))
+    seen = Judge(classifier, few, labelled=judge.labelled)
+    judged: list[Judged] = []
+    for proposal in tune(classifier, material.lessons, tuning, seed, progress):
+        judged.append(judge.judge(pruned(classifier, proposal, seen)))
+        if judged[-1].cost > min(j.cost for j in judged) + HOPELESS:
+            break
+    return judged
 
 
 def _offer(classifier: Classifier, candidate: Candidate, settings: Settings) -> Offer:

@@ -46,7 +46,8 @@ class Judged:
         excess: how much more often triggered images lean to the erroneous label than their
             companions do in the unrepaired model, -1 to 1.
         excess_error: its standard error.
-        loss: what clean images lose: mean probability of their label (`Pairs.right`).
+        loss: what clean images lose: mean probability of their true label; where that is unknown,
+            the share whose label changes.
         loss_error: its standard error.
         agreement: share of clean images that keep the label they had.
         recovery: share of triggered images that get their companions' label.
@@ -69,9 +70,9 @@ class Judged:
 class Judge:
     """Measures offers on the same pairs; the unrepaired model runs once."""
 
-    def __init__(self, classifier: Classifier, pairs: Pairs) -> None:
-        """Run the unrepaired model on the companions."""
-        self.classifier = classifier
+    def __init__(self, classifier: Classifier, pairs: Pairs, *, labelled: bool) -> None:
+        """Run the unrepaired model on the companions; `labelled`: `right` are the true labels."""
+        self.classifier, self.labelled = classifier, labelled
         self.bad, self.good = classifier.tensor(pairs.bad), classifier.tensor(pairs.good)
         device = classifier.module.device
         self.right = torch.from_numpy(pairs.right).to(device)
@@ -86,7 +87,11 @@ class Judge:
         others = self.right != self.wrong
         leans, leant = (_of(p, self.wrong) > LEANING for p in (bad, self.before))
         more = (leans.float() - leant.float())[others]
-        lost = _of(self.before, self.right) - _of(good, self.right)
+        lost = (
+            _of(self.before, self.right) - _of(good, self.right)
+            if self.labelled
+            else (good.argmax(1) != own).float()
+        )
         restored = (bad.argmax(1) == self.right)[others & (own == self.right)]
         return Judged(
             offer,

@@ -24,6 +24,7 @@ from torch.nn import functional
 
 from lancet_onnx.repair.judging import Judge, Offer
 from lancet_onnx.runtime.classifier import Classifier
+from lancet_onnx.runtime.denormals import flushed_denormals
 from lancet_onnx.runtime.layers import find_layers
 from lancet_onnx.samples import Pairs
 from lancet_onnx.types import ParamName, Progress, no_progress
@@ -48,12 +49,12 @@ class TuneSettings:
     """
 
     warm: tuple[float, ...] = (1.0, 0.1)
-    ladder: tuple[float, ...] = (0.01, 0.003, 0.001)
+    ladder: tuple[float, ...] = (0.03, 0.01, 0.003, 0.001)
     steps: int = 80
     batch: int = 64
     rate: float = 0.25
-    clean: float = 10.0
-    push: float = 1.0
+    clean: float = 30.0
+    push: float = 3.0
     mix: float = 0.5
 
     def __str__(self) -> str:
@@ -95,24 +96,26 @@ def tune(
     settings: TuneSettings,
     seed: int,
     progress: Progress = no_progress,
-) -> list[Proposal]:
-    """Train on `lessons` and return a proposal for each width of the ladder, narrowest last."""
+) -> Iterator[Proposal]:
+    """Train on `lessons` and yield a proposal for each width of the ladder, narrowest last.
+
+    Who has seen enough stops asking; the rest is then not trained.
+    """
     trainer = _Trainer(classifier, lessons, settings, seed)
     widths = [*settings.warm, *settings.ladder]
-    proposals = []
     for number, width in enumerate(widths):
         progress("tuning weights", number / len(widths))
         scores = trainer.worth() if number else trainer.promise()
         count = max(1, int(width * weights_of(classifier)))
         warm = number < len(settings.warm)
-        trainer.train(
-            _top(scores, count), settings.rate * (0.001 / width) ** (1 / 3), settle=not warm
-        )
+        with flushed_denormals():
+            trainer.train(
+                _top(scores, count), settings.rate * (0.001 / width) ** (1 / 3), settle=not warm
+            )
         if not warm:
             deltas = {name: delta.clone() for name, delta in trainer.deltas.items()}
-            proposals.append(Proposal(width, deltas, trainer.worth()))
+            yield Proposal(width, deltas, trainer.worth())
     progress("tuning weights", 1.0)
-    return proposals
 
 
 def offer_of(classifier: Classifier, proposal: Proposal, share: float = 1.0) -> Offer:
@@ -191,7 +194,7 @@ class _Trainer:
             self.deltas[name] *= mask
             self.first[name] *= mask
         live = [name for name, mask in kept.items() if bool(mask.any())]
-        steps = self.settings.steps
+        steps = self.settings.steps if live else 0
         for step in range(steps):
             part = next(self.batches)
             params = self._params(live)

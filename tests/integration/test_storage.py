@@ -23,7 +23,7 @@ from lancet_onnx.model import OnnxModel, load
 from lancet_onnx.model.placing import writable
 from lancet_onnx.model.write import applied
 from lancet_onnx.patch import Patch
-from lancet_onnx.repair import Candidate, to_patch
+from lancet_onnx.repair import to_patch
 from lancet_onnx.runtime.executor import GraphModule
 from lancet_onnx.types import ParamName
 
@@ -49,8 +49,7 @@ class Opened:
         ]
 
     def patch(self, leaf: torch.Tensor) -> Patch:
-        candidate = Candidate(None, None, {self.param: leaf}, 0, 0, 1, 0, 1, 0)
-        return to_patch(self.model, candidate, "m", 0, {})
+        return to_patch(self.model, {self.param: leaf}, "m", 0, {})
 
 
 @pytest.fixture(params=CASES)

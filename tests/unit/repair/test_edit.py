@@ -131,13 +131,11 @@ def test_the_choice_among_candidates():
 def test_a_patch_holds_what_really_differs(tmp_path: Path, rng):
     weight = rng.normal(size=(4, 3)).astype(np.float32)
     weight[0, 0] = 0
-    model, classifier = opened(tmp_path, dense(weight, np.ones(3, np.float32)))
+    model, _classifier = opened(tmp_path, dense(weight, np.ones(3, np.float32)))
     after = torch.from_numpy(weight.copy())
     after[0, 1] *= -1
     params = {"w": after, "b": torch.ones(3)}
-    chosen = candidate(find_layers(classifier)[0], 0.1)
-    edited = Candidate(chosen.edit, chosen.order, params, 0, 0, 1, 0, 1, 0.1)
-    patch = to_patch(model, edited, "m", 5, {"a": 1.0})
+    patch = to_patch(model, params, "m", 5, {"a": 1.0})
     (delta,) = patch.deltas
     assert (delta.param, delta.elements.at.tolist()) == ("w", [1])
     assert (patch.base, patch.base_weights) == (model.digest, model.contents.weights_digest())
@@ -146,10 +144,8 @@ def test_a_patch_holds_what_really_differs(tmp_path: Path, rng):
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
 def test_a_patch_never_writes_nan(tmp_path: Path, rng, bad: float):
-    model, classifier = opened(tmp_path, dense(rng.normal(size=(4, 3)).astype(np.float32)))
+    model, _classifier = opened(tmp_path, dense(rng.normal(size=(4, 3)).astype(np.float32)))
     after = torch.zeros(4, 3)
     after[0, 0] = bad
-    chosen = candidate(find_layers(classifier)[0], 0.1)
-    broken = Candidate(chosen.edit, chosen.order, {"w": after}, 0, 0, 1, 0, 1, 0.1)
     with pytest.raises(LancetError, match="NaN or infinity"):
-        to_patch(model, broken, "m", 0, {})
+        to_patch(model, {"w": after}, "m", 0, {})

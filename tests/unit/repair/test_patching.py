@@ -11,14 +11,14 @@ from builders import info, model_bytes, open_bytes, tensor
 
 from lancet_onnx.errors import LancetError
 from lancet_onnx.patch import TensorDelta
-from lancet_onnx.repair import Candidate, to_patch
+from lancet_onnx.repair import to_patch
 
 
 def deltas(folder: Path, array: np.ndarray, leaf: torch.Tensor) -> tuple[TensorDelta, ...]:
     model = open_bytes(
         folder, model_bytes([], [tensor("w", array)], [info("x", [1])], [info("x", [1])])
     )
-    return to_patch(model, Candidate(None, None, {"w": leaf}, 0, 0, 1, 0, 1, 0), "m", 0, {}).deltas
+    return to_patch(model, {"w": leaf}, "m", 0, {}).deltas
 
 
 def edited(folder: Path, array: np.ndarray, leaf: torch.Tensor) -> list[float]:
