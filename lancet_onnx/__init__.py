@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from lancet_onnx.api import (
         DataOptions,
         RepairOptions,
+        Sizes,
         TriggerOptions,
         apply_patch,
         check_signature,
@@ -40,6 +41,7 @@ __all__ = [
     "DataOptions",
     "LancetError",
     "RepairOptions",
+    "Sizes",
     "TriggerOptions",
     "apply_patch",
     "check_signature",

@@ -24,6 +24,10 @@ settings.register_profile(
 settings.load_profile("any machine")
 
 
+# Before any fixture of a module trains something: the order of sums depends on threads.
+torch.set_num_threads(1)
+
+
 @pytest.fixture(autouse=True)
 def _deterministic() -> Iterator[None]:
     """Seed every generator; torch computes on one thread and in one order."""

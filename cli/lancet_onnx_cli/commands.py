@@ -21,6 +21,7 @@ from lancet_onnx_cli.options import (
     DataPath,
     DeviceOption,
     Formats,
+    GuardCount,
     LayoutOption,
     Loss,
     Mask,
@@ -28,6 +29,7 @@ from lancet_onnx_cli.options import (
     MemoryLimit,
     Model,
     OutputPath,
+    PairCount,
     Position,
     PreprocessOption,
     Quiet,
@@ -35,6 +37,7 @@ from lancet_onnx_cli.options import (
     ResizeOption,
     Seed,
     Std,
+    StopCount,
     Target,
     Timeout,
     TriggerMode,
@@ -147,6 +150,9 @@ def repair_command(
         bool, typer.Option(help="Keep the edited layer's mean output by moving its bias.")
     ] = True,
     max_accuracy_loss: Loss = 0.01,
+    pairs: PairCount = 20,
+    stop: StopCount = 500,
+    guard: GuardCount = 1000,
     patch: Annotated[
         Path | None, typer.Option(help="Where the patch goes (default: beside the output).")
     ] = None,
@@ -188,7 +194,7 @@ def repair_command(
     if options.path is None:
         raise typer.BadParameter("repair needs --data: clean images, labelled or not")
     spare(shown, model, trigger, mask, options.path, from_scan, output_path, patch)
-    from lancet_onnx.api import RepairOptions
+    from lancet_onnx.api import RepairOptions, Sizes
 
     if from_scan is not None:
         stamp = _from_scan(from_scan, model, trigger, mask, trigger_mode, place, target)
@@ -208,6 +214,7 @@ def repair_command(
             force,
             keep,
             not no_metadata,
+            Sizes(pairs, stop, guard),
         ),
         "device": device,
         "seed": seed,

@@ -46,7 +46,7 @@ def demo() -> int:
         with progress(Output(())) as report_progress:
             found = scan(model, trigger, data, progress=report_progress)
         _show(found, console)
-        console.rule("2. repair: flip the few weights that cause it", align="left")
+        console.rule("2. repair: change the few weights that cause it", align="left")
         with progress(Output(())) as report_progress:
             outcome = repair(
                 model, trigger, data, RepairOptions(fixed, force=True), progress=report_progress

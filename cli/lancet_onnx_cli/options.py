@@ -68,6 +68,17 @@ Loss = Annotated[
     float,
     typer.Option(min=0.0, max=1.0, help="Budget: share of clean images that may be lost."),
 ]
+PairCount = Annotated[
+    int, typer.Option("--pairs", min=4, metavar="K", help="Pairs to locate weights on.")
+]
+StopCount = Annotated[
+    int,
+    typer.Option("--stop", min=1, metavar="R", help="Triggered images that end a search of flips."),
+]
+GuardCount = Annotated[
+    int,
+    typer.Option("--guard", min=1, metavar="G", help="Images that are learnt from or kept as is."),
+]
 Reports = Annotated[
     list[Path] | None,
     typer.Option(

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from lancet_onnx.api.signing import check_signature, sign
     from lancet_onnx.api.verifying import verify
     from lancet_onnx.model import load
+    from lancet_onnx.samples import Sizes
 
 _HOMES = {
     "lancet_onnx.api.inspecting": ("doctor", "inspect"),
@@ -40,12 +41,14 @@ _HOMES = {
     "lancet_onnx.api.signing": ("check_signature", "sign"),
     "lancet_onnx.api.verifying": ("verify",),
     "lancet_onnx.model": ("load",),
+    "lancet_onnx.samples": ("Sizes",),
 }
 _WHERE = {name: home for home, names in _HOMES.items() for name in names}
 
 __all__ = [
     "DataOptions",
     "RepairOptions",
+    "Sizes",
     "TriggerOptions",
     "apply_patch",
     "check_signature",

@@ -9,6 +9,12 @@ from pathlib import Path
 
 from lancet_onnx.api.options import DataOptions, RepairOptions, TriggerOptions
 from lancet_onnx.api.patching import by_this_tool, save_patch, signatures_beside
+from lancet_onnx.api.repair_body import (
+    changed_layers,
+    describe_edit,
+    flat_metrics,
+    search_table,
+)
 from lancet_onnx.api.scanning import (
     data_digest,
     describe_data,
@@ -36,16 +42,17 @@ from lancet_onnx.model.placing import writable
 from lancet_onnx.model.write import applied, next_key
 from lancet_onnx.pairs import stamped_material
 from lancet_onnx.patch import Patch
-from lancet_onnx.repair import SEARCH, Choice, Judged, Settings, TuneSettings, choose, to_patch
+from lancet_onnx.repair import Choice, Judged, Settings, TuneSettings, choose, to_patch
 from lancet_onnx.report import Report
 from lancet_onnx.runtime.layers import find_layers
 from lancet_onnx.runtime.ort import Device, OrtModel
 from lancet_onnx.samples import Material, Samples, Split
 from lancet_onnx.samples.core import Floats
+from lancet_onnx.scores import Location
 from lancet_onnx.trigger import Trigger
 from lancet_onnx.types import Digest, Kind, Method, Progress, no_progress
-from lancet_onnx.verify.metrics import Labels, Rate, as_numbers, measure
-from lancet_onnx.verify.policy import FEWEST_IMAGES, Decision, judge_repair
+from lancet_onnx.verify.metrics import Labels, Rate, as_numbers, measure, paired_rise
+from lancet_onnx.verify.policy import FEWEST_IMAGES, Decision, judge_repair, judge_scan
 
 
 def repair(
@@ -97,36 +104,17 @@ def repair(
                 f"them judge the repair, and {before['attack_success'].n} of these are of other "
                 f"classes than the target; at least {FEWEST_IMAGES} are needed. Give more images"
             )
-    method = _method_of(options)
-    with clock.stage("pairs"):
-        material = stamped_material(
-            subject.classifier,
-            split.tool,
-            stamp,
-            prepared.preprocess,
-            target,
-            options.sizes,
-            aside=method in ("auto", "tune"),
+    nothing = _nothing_to_repair(original, evidence)
+    if nothing is not None and not options.keep:
+        done = _Done(None, None, None, _Written(before, nothing, None))
+    else:
+        done = _edit(
+            subject, evidence, split.tool, patch_path, options, device, seed, clock, progress
         )
-    find = locate_as_published if options.as_published else locate
-    with clock.stage("locate"):
-        location = find(subject.classifier, material, progress)
-    settings, tuning = _settings(options), TuneSettings()
-    with clock.stage("search"):
-        choice = choose(
-            subject.classifier, location, material, method, settings, tuning, seed, progress
-        )
-    written = _Written(before, _nothing_found(), None)
-    if choice.chosen is not None:
-        with clock.stage("write and verify", 4 * len(split.figures)):
-            made = settings if choice.chosen.offer.method != "tune" else tuning
-            described = _described(location.method, made, material, evidence)
-            patch = to_patch(subject.model, choice.chosen.offer.params, described, seed, {})
-            refusal = None if choice.reached else _over_budget(choice.chosen, settings)
-            written = _write(subject, patch, patch_path, evidence, refusal, options, device)
+    choice, written = done.choice, done.written
     body = {
         "method": _method_name(options, choice),
-        "layers": _layers(subject, choice, written.patch),
+        "layers": changed_layers(subject, written.patch),
         "weights_changed": written.patch.size if written.patch else 0,
         "before": as_numbers(before),
         "after": as_numbers(written.after),
@@ -135,8 +123,8 @@ def repair(
         "model": describe_model(subject),
         "target": target,
         "trigger": describe_trigger(stamp),
-        "located": located(location),
-        "search": _search_table(choice, material, f"{settings} | {tuning}"),
+        "located": located(done.location),
+        "search": search_table(choice, done.material),
         "unreached": unreached_weights(subject, few),
         "data": describe_data(prepared, split),
         "parity": {"largest": parity.largest, "agreement": parity.agreement},
@@ -148,11 +136,54 @@ def repair(
     decision = written.decision
     reasons = (
         *decision.reasons,
-        *([choice.why] if choice.chosen else []),
+        *([choice.why] if choice and choice.chosen else []),
         *(f"{switch}; what it waits for may be another trigger" for switch in asleep),
         *signatures_beside(model),
     )
     return Report("repair", decision.verdict, reasons, body, pictures)
+
+
+def _edit(
+    subject: Subject,
+    evidence: _Evidence,
+    tool: Samples,
+    patch_path: Path,
+    options: RepairOptions,
+    device: Device,
+    seed: int,
+    clock: Clock,
+    progress: Progress,
+) -> _Done:
+    """Locate, choose an edit, write it and have it judged."""
+    classifier, method = subject.classifier, _method_of(options)
+    with clock.stage("pairs"):
+        material = stamped_material(
+            classifier,
+            tool,
+            evidence.stamp,
+            evidence.prepared.preprocess,
+            evidence.target,
+            options.sizes,
+            aside=method in ("auto", "tune"),
+        )
+    find = locate_as_published if options.as_published else locate
+    with clock.stage("locate"):
+        location = find(classifier, material, progress)
+    settings, tuning = _settings(options), TuneSettings()
+    with clock.stage("search"):
+        choice = choose(classifier, location, material, method, settings, tuning, seed, progress)
+    if choice.chosen is None:
+        written = _Written(evidence.before, Decision("not_repaired", (choice.why,)), None)
+        return _Done(material, location, choice, written)
+    with clock.stage("write and verify", 4 * len(evidence.figures)):
+        made = settings if choice.chosen.offer.method != "tune" else tuning
+        described = " | ".join(
+            (location.method, *describe_edit(made, material), _described(evidence))
+        )
+        patch = to_patch(subject.model, choice.chosen.offer.params, described, seed, {})
+        refusal = None if choice.reached else _over_budget(choice.chosen, settings)
+        written = _write(subject, patch, patch_path, evidence, refusal, options, device)
+    return _Done(material, location, choice, written)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -183,6 +214,16 @@ class _Written:
     patch_file: dict[str, str] | None = None
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class _Done:
+    """What came of a repair; None where it was not begun."""
+
+    material: Material | None
+    location: Location | None
+    choice: Choice | None
+    written: _Written
+
+
 def _write(
     subject: Subject,
     patch: Patch,
@@ -211,7 +252,7 @@ def _write(
             decision = refusal
         if decision.verdict != "repaired" and not options.keep:
             return _Written(after, decision, patch)
-        patch = by_this_tool(replace(patch, metrics=_flat(evidence.before, after)))
+        patch = by_this_tool(replace(patch, metrics=flat_metrics(evidence.before, after)))
         patch_digest = save_patch(patch, patch_path)
         try:
             stage.commit()
@@ -251,23 +292,13 @@ def _refuse_unrepairable(subject: Subject) -> None:
     writable(subject.model.contents, [layer.param for layer in layers])
 
 
-def _described(
-    location: str, settings: Settings | TuneSettings, material: Material, evidence: _Evidence
-) -> str:
-    """Name the method with all that influenced the edit but the seed; files by their digests."""
+def _described(evidence: _Evidence) -> str:
+    """Name what a repair was made on, files by their digests."""
     stamp, prepared = evidence.stamp, evidence.prepared
     trigger = Digest.of(stamp.mask.tobytes() + stamp.pattern.tobytes() + stamp.mode.encode())
-    return " | ".join(
-        (
-            location,
-            str(settings),
-            *([SEARCH] if isinstance(settings, Settings) else []),
-            f"images(pairs={len(material.pairs)}, stop={len(material.stop)}, "
-            f"lessons={len(material.lessons)}, check={len(material.check)}, "
-            f"guard={len(material.guard)}, labelled={material.guard_labels is not None})",
-            f"on(target={evidence.target}, trigger={str(trigger)[:16]}, "
-            f"data={data_digest(prepared.samples)[:16]}, preprocess={prepared.preprocess})",
-        )
+    return (
+        f"on(target={evidence.target}, trigger={str(trigger)[:16]}, "
+        f"data={data_digest(prepared.samples)[:16]}, preprocess={prepared.preprocess})"
     )
 
 
@@ -278,10 +309,10 @@ def _method_of(options: RepairOptions) -> Method:
     return options.method
 
 
-def _method_name(options: RepairOptions, choice: Choice) -> str:
+def _method_name(options: RepairOptions, choice: Choice | None) -> str:
     if options.as_published:
         return "as-published"
-    return choice.chosen.offer.method if choice.chosen else options.method
+    return choice.chosen.offer.method if choice and choice.chosen else options.method
 
 
 def _settings(options: RepairOptions) -> Settings:
@@ -297,10 +328,17 @@ def _settings(options: RepairOptions) -> Settings:
     return Settings(kind=kind, compensate=options.compensate, max_loss=options.max_accuracy_loss)
 
 
-def _nothing_found() -> Decision:
+def _nothing_to_repair(original: Labels, evidence: _Evidence) -> Decision | None:
+    """Return why there is nothing to repair: the trigger does no more than any patch may."""
+    labels, target = evidence.figures.labels, evidence.target
+    assert original.triggered is not None  # noqa: S101 - a repair has a trigger
+    own = original.clean if labels is None else labels
+    rise = paired_rise(original.triggered, original.clean, own, target)
+    found = judge_scan(rise, evidence.stamp.coverage, int((own != target).sum()))
+    if found.verdict == "backdoored":
+        return None
     return Decision(
-        "not_repaired",
-        ("no number of changed weights in any one layer silences the trigger within the limits",),
+        "not_repaired", ("there is no backdoor to repair by this trigger", *found.reasons)
     )
 
 
@@ -312,60 +350,3 @@ def _over_budget(chosen: Judged, settings: Settings) -> Decision:
         "leaning to the target"
     )
     return Decision("not_repaired", (reason,))
-
-
-def _layers(subject: Subject, choice: Choice, patch: Patch | None) -> list[dict[str, object]]:
-    if choice.chosen is None or patch is None:
-        return []
-    nodes = {layer.param: layer.node.name for layer in find_layers(subject.classifier)}
-    moved = {
-        layer.bias.param: layer.node.name
-        for layer in find_layers(subject.classifier)
-        if layer.bias is not None
-    }
-    return [
-        {
-            "node": nodes.get(delta.param) or moved[delta.param],
-            "initializer": delta.param,
-            "weights_changed": delta.count,
-            "share": round(delta.count / subject.classifier.module.leaves[delta.param].numel(), 6),
-        }
-        for delta in patch.deltas
-    ]
-
-
-def _search_table(choice: Choice, material: Material, settings: str) -> dict[str, object]:
-    return {
-        "settings": settings,
-        "pairs": len(material.pairs),
-        "stop_pairs": len(material.stop),
-        "guard_images": len(material.guard),
-        "lessons": len(material.lessons),
-        "check_pairs": len(material.check),
-        "loss_measured_as": "agreement" if material.guard_labels is None else "accuracy",
-        "reached": choice.reached,
-        "candidates": [
-            {
-                "method": j.offer.method,
-                "nodes": list(j.offer.nodes),
-                "order": j.offer.how,
-                "weights": j.offer.weights,
-                "share": round(j.offer.share, 6),
-                "excess": round(j.excess, 6),
-                "loss": round(j.loss, 6),
-                "agreement": round(j.agreement, 6),
-                "recovery": round(j.recovery, 6),
-                "chosen": j is choice.chosen,
-            }
-            for j in choice.judged
-        ],
-    }
-
-
-def _flat(before: dict[str, Rate], after: dict[str, Rate]) -> dict[str, float]:
-    return {
-        f"{when}.{name}": rate.value
-        for when, figures in (("before", before), ("after", after))
-        for name, rate in figures.items()
-        if rate.n
-    }

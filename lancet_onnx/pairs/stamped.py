@@ -23,7 +23,7 @@ def stamped_material(
     target: int,
     sizes: Sizes | None = None,
     *,
-    aside: bool = True,
+    aside: bool = False,
 ) -> Material:
     """Choose pairs, stop set and guard from `samples` (the tool's half; already shuffled).
 

@@ -106,6 +106,15 @@ class Pairs:
         """Return a part of the pairs."""
         return Pairs(self.bad[part], self.good[part], self.wrong[part], self.right[part])
 
+    def join(self, other: Pairs) -> Pairs:
+        """Return these pairs and then the others."""
+        return Pairs(
+            np.concatenate([self.bad, other.bad]),
+            np.concatenate([self.good, other.good]),
+            np.concatenate([self.wrong, other.wrong]),
+            np.concatenate([self.right, other.right]),
+        )
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Material:

@@ -318,7 +318,8 @@ def test_a_model_with_external_data_is_repaired_in_another_folder(demo: Demo, tm
     assert sorted(p.name for p in here.iterdir()) == ["model.onnx", "model.onnx.data"]
 
     output = there / "model.onnx"
-    report = repair(model, demo.trigger, demo.data, RepairOptions(output), device="cpu")
+    options = RepairOptions(output, method="flip")
+    report = repair(model, demo.trigger, demo.data, options, device="cpu")
     assert report.verdict == "repaired"
     assert (here / "model.onnx.data").read_bytes() == weights
     before, after = (onnx.load(path) for path in (model, output))

@@ -53,7 +53,7 @@ def test_a_quantised_backdoor_is_found_and_repaired(tmp_path: Path, way: str):
     )
     assert scan(path, TRIGGER, DATA, locating=False).verdict == "backdoored"
     report = repair(path, TRIGGER, DATA, RepairOptions(fixed), device="cpu")
-    assert report.verdict == "repaired", report.reasons
+    assert report.verdict == "repaired", (report.reasons, report.body["search"])
     body = report.to_dict()
     assert body["after"]["attack_success"] < 0.05
     assert body["after"]["recovery"] > 0.9

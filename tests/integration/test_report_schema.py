@@ -46,7 +46,7 @@ def test_reports_follow_the_schema(
     check(doctor(), validator)
     check(scan(MODEL, TRIGGER, DATA), validator)
     check(scan(MODEL, TRIGGER), validator)
-    check(repair(MODEL, TRIGGER, DATA, RepairOptions(fixed)), validator)
+    check(repair(MODEL, TRIGGER, DATA, RepairOptions(fixed, method="flip")), validator)
     check(verify(MODEL, fixed, DATA, TRIGGER), validator)
     check(verify(MODEL, fixed, DATA), validator)
 
