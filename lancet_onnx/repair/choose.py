@@ -59,8 +59,8 @@ def choose(
 ) -> Choice:
     """Let the methods make their edits and pick one.
 
-    ``auto`` tunes; only if no tuned edit is well inside the limits, or if weights are quantised, it
-    searches flips as well.
+    ``auto`` tunes; only if no tuned edit is nearly free, or if weights are quantised, it searches
+    flips as well.
     """
     labelled = material.guard_labels is not None
     # As many that were learnt from beside them: half the noise, and what over-fits still shows.
@@ -71,9 +71,7 @@ def choose(
     if method in ("auto", "tune"):
         judged = _tuned(classifier, material, tuning, judge, seed, progress)
     # Training sees whole numbers only through their rounding; a flip is exact there as well.
-    good = not classifier.graph.quantised and any(
-        j.excess <= LEFT_OVER and j.loss <= limit for j in judged
-    )
+    good = not classifier.graph.quantised and any(j.cost <= AS_GOOD for j in judged)
     if method in ("flip", "mute") or (method == "auto" and not good):
         outcome = search(classifier, location, material, settings, progress)
         flipped = {

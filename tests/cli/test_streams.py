@@ -360,7 +360,7 @@ def test_an_interrupted_repair_leaves_nothing(tmp_path: Path) -> None:
     os.close(stderr)
     shown = b""
     limit = time.monotonic() + 120
-    while b"searching" not in shown:
+    while b"tuning" not in shown:
         assert time.monotonic() < limit
         shown += os.read(screen, 4096)
     process.send_signal(signal.SIGINT)
