@@ -61,7 +61,8 @@ class RepairOptions:
         compensate: keep each edited layer's mean output by moving its bias.
         max_accuracy_loss: budget on clean images, 0 to 1.
         force: replace existing outputs.
-        keep: write also when the verdict is ``not_repaired``.
+        keep: write also when the verdict is ``not_repaired``, and repair even where the images show
+            no backdoor.
         metadata: add one `metadata_props` entry that names base and patch.
         sizes: how many images locate, stop and guard.
     """

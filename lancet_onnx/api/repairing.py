@@ -21,6 +21,7 @@ from lancet_onnx.api.scanning import (
     describe_model,
     describe_trigger,
     find_target,
+    judge_trigger,
     located,
     trigger_pictures,
     unreached_weights,
@@ -51,8 +52,8 @@ from lancet_onnx.samples.core import Floats
 from lancet_onnx.scores import Location
 from lancet_onnx.trigger import Trigger
 from lancet_onnx.types import Digest, Kind, Method, Progress, no_progress
-from lancet_onnx.verify.metrics import Labels, Rate, as_numbers, measure, paired_rise
-from lancet_onnx.verify.policy import FEWEST_IMAGES, Decision, judge_repair, judge_scan
+from lancet_onnx.verify.metrics import Labels, Rate, as_numbers, measure
+from lancet_onnx.verify.policy import FEWEST_IMAGES, Decision, judge_repair
 
 
 def repair(
@@ -104,7 +105,7 @@ def repair(
                 f"them judge the repair, and {before['attack_success'].n} of these are of other "
                 f"classes than the target; at least {FEWEST_IMAGES} are needed. Give more images"
             )
-    nothing = _nothing_to_repair(original, evidence)
+    nothing = _nothing_to_repair(evidence)
     if nothing is not None and not options.keep:
         done = _Done(None, None, None, _Written(before, nothing, None))
     else:
@@ -328,18 +329,14 @@ def _settings(options: RepairOptions) -> Settings:
     return Settings(kind=kind, compensate=options.compensate, max_loss=options.max_accuracy_loss)
 
 
-def _nothing_to_repair(original: Labels, evidence: _Evidence) -> Decision | None:
-    """Return why there is nothing to repair: the trigger does no more than any patch may."""
-    labels, target = evidence.figures.labels, evidence.target
-    assert original.triggered is not None  # noqa: S101 - a repair has a trigger
-    own = original.clean if labels is None else labels
-    rise = paired_rise(original.triggered, original.clean, own, target)
-    found = judge_scan(rise, evidence.stamp.coverage, int((own != target).sum()))
+def _nothing_to_repair(evidence: _Evidence) -> Decision | None:
+    """Return why nothing is repaired: the trigger does no more than any patch of its size may."""
+    true, target = evidence.figures.labels, evidence.target
+    _, found = judge_trigger(evidence.original, true, target, evidence.stamp)
     if found.verdict == "backdoored":
         return None
-    return Decision(
-        "not_repaired", ("there is no backdoor to repair by this trigger", *found.reasons)
-    )
+    why = "nothing was changed: these images show no backdoor that this trigger opens"
+    return Decision("not_repaired", (why, *found.reasons))
 
 
 def _over_budget(chosen: Judged, settings: Settings) -> Decision:

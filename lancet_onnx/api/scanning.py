@@ -32,7 +32,7 @@ from lancet_onnx.rules import TRIGGER
 from lancet_onnx.runtime.ort import Device
 from lancet_onnx.runtime.reach import unreached
 from lancet_onnx.samples import PRESETS, Preprocess, Samples, Sizes, Split
-from lancet_onnx.samples.core import Floats
+from lancet_onnx.samples.core import Floats, Ints
 from lancet_onnx.scores import Location
 from lancet_onnx.trigger import Trigger
 from lancet_onnx.types import Digest, Progress, no_progress
@@ -86,10 +86,7 @@ def scan(
         target = find_target(subject, prepared, split.tool, stamp, trigger.target)
         labels = labels_of(subject.ort, prepared, split.figures, stamp)
         figures = measure(labels, labels, split.figures.labels, target)
-        own = labels.clean if split.figures.labels is None else split.figures.labels
-        assert labels.triggered is not None  # noqa: S101 - a trigger was given
-        rise = paired_rise(labels.triggered, labels.clean, own, target)
-        decision = judge_scan(rise, stamp.coverage, figures["attack_success"].n)
+        rise, decision = judge_trigger(labels, split.figures.labels, target, stamp)
         found = subject.switches(few)
         if found and decision.verdict == "clean":
             # What such a switch waits for is not in this trigger, so no trigger clears the model.
@@ -122,6 +119,16 @@ def scan(
     }
     pictures = trigger_pictures(stamp, split.figures, labels)
     return Report("scan", decision.verdict, decision.reasons, body, pictures)
+
+
+def judge_trigger(
+    labels: Labels, true: Ints | None, target: int, trigger: Trigger
+) -> tuple[tuple[float, float, float], Decision]:
+    """Return how far a trigger moves images to its class (with 95 % bounds), and what that says."""
+    own = labels.clean if true is None else true
+    assert labels.triggered is not None  # noqa: S101 - callers have a trigger
+    rise = paired_rise(labels.triggered, labels.clean, own, target)
+    return rise, judge_scan(rise, trigger.coverage, int((own != target).sum()))
 
 
 def find_target(

@@ -29,8 +29,8 @@ def stamped_material(
 
     A clean image serves as x' when the model gets it right (without labels: whatever the model
     says is taken for right) and it is not of the target class; it serves as a locating pair when
-    the trigger moves it to the target. With `aside` a quarter of the images serves only to choose
-    among edits.
+    the trigger moves it to the target. With `aside` a quarter of the images serves only to compare
+    edits.
 
     Raises:
         DataError: the trigger moves too few images for a location.
@@ -64,6 +64,7 @@ def stamped_material(
         return Pairs(bad[index], good[index], wrong, right[index].astype(np.int64))
 
     labels = None if samples.labels is None else samples.labels[guard]
-    check = pairs(slice(apart)) if apart else pairs(slice(None))
     lessons = pairs(slice(apart, apart + sizes.guard))
+    # As many that are learnt from beside them: half the noise, and what over-fits still shows.
+    check = pairs(slice(apart)).join(lessons.take(slice(apart))) if apart else lessons
     return Material(pairs(located), pairs(stop), lessons, check, good[guard], labels)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which edit is taken: tuned or flipped, how wide, or none; by figures on pairs kept aside."""
+"""Which edit is taken: tuned or flipped, how wide, or none; by figures on `Material.check`."""
 
 from __future__ import annotations
 
@@ -26,6 +26,12 @@ ABOUT_AS_MANY = 0.1
 
 HOPELESS = 0.03
 """Narrowing ends when an edit costs this much more than a wider one."""
+
+NOTHING = (
+    "no number of changed weights in any one layer silences the trigger within the limits; "
+    "--method tune changes several layers at once"
+)
+"""What is said where flips or mutes come to nothing."""
 
 _PRUNING_IMAGES = 256
 
@@ -62,10 +68,7 @@ def choose(
     ``auto`` tunes; only if no tuned edit is nearly free, or if weights are quantised, it searches
     flips as well.
     """
-    labelled = material.guard_labels is not None
-    # As many that were learnt from beside them: half the noise, and what over-fits still shows.
-    seen = material.lessons.take(slice(len(material.check)))
-    judge = Judge(classifier, material.check.join(seen), labelled=labelled)
+    judge = Judge(classifier, material.check, labelled=material.guard_labels is not None)
     judged: list[Judged] = []
     limit = settings.max_loss
     if method in ("auto", "tune"):
@@ -85,7 +88,7 @@ def choose(
             chosen = flipped[outcome.chosen]
             return Choice(chosen, tuple(judged), outcome.reached, _said(chosen, judged))
     if not judged:
-        return Choice(None, (), False, "no number of changed weights silences the trigger")
+        return Choice(None, (), False, NOTHING)
     chosen = pick(judged, limit)
     return Choice(chosen, tuple(judged), _fits(chosen, limit), _said(chosen, judged))
 
@@ -143,13 +146,16 @@ def _offer(classifier: Classifier, candidate: Candidate, settings: Settings) -> 
 
 
 def _said(chosen: Judged, judged: Sequence[Judged]) -> str:
-    others = ", ".join(
-        f"{j.offer.method} of {j.offer.weights} weights {j.excess:+.1%} and {-j.loss:+.1%}"
-        for j in judged
-        if j is not chosen
-    )
+    others = [_figures(j) for j in judged if j is not chosen]
     return (
-        f"taken: {chosen.offer.method} of {chosen.offer.weights} weights ({chosen.offer.how}); on "
-        f"images of its own {chosen.excess:+.1%} of triggered images still lean to the target and "
-        f"clean images lose {chosen.loss:+.1%}" + (f"; not taken: {others}" if others else "")
+        f"taken, by the tool's own images: {_figures(chosen)} (triggered images that still lean to "
+        "the target, change on clean images)"
+        + (f"; not taken: {', '.join(others)}" if others else "")
     )
+
+
+def _figures(judged: Judged) -> str:
+    """Return an edit and its figures; 0.0 minus a loss, so that none is shown as -0.0."""
+    offer = judged.offer
+    left, change = max(judged.excess, 0.0), 0.0 - judged.loss
+    return f"{offer.method} of {offer.weights} ({offer.how}) {left:+.1%}, {change:+.1%}"

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Edits that methods offer, measured on pairs that were kept aside for choosing among them."""
+"""Edits that methods offer, measured side by side on the same pairs."""
 
 from __future__ import annotations
 

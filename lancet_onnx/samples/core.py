@@ -124,7 +124,8 @@ class Material:
         pairs: the few pairs on which weights are located.
         stop: further pairs, which say how far a repair must go.
         lessons: pairs of all these images, of the target's class as well; tuning learns from them.
-        check: pairs that nothing else of this holds; they say which edit to take.
+        check: pairs on which edits are compared: half of them nothing else of this holds, half are
+            lessons; where no images were kept aside, the lessons themselves.
         guard: (G, ...) clean inputs whose labels must not change.
         guard_labels: (G,) their true labels, or None when unknown.
     """

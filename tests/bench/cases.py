@@ -112,7 +112,7 @@ def differs_only_in(before: Path, after: Path, report: dict[str, Any]) -> bool:
 
 def clean_rows(case: Case, folder: Path, cases: list[Case]) -> list[Row]:
     """Scan a clean model with every other model's trigger that fits its images."""
-    size = _size(folder / case["model"])
+    size = input_size(folder / case["model"])
     rows = []
     for other in (c for c in cases if c["backdoored"]):
         with Image.open(folder / other["trigger"]) as picture:
@@ -134,7 +134,8 @@ def clean_rows(case: Case, folder: Path, cases: list[Case]) -> list[Row]:
     return rows
 
 
-def _size(model: Path) -> tuple[int, int]:
+def input_size(model: Path) -> tuple[int, int]:
+    """Return width and height of the pictures that a model takes."""
     shape = onnx.load(model).graph.input[0].type.tensor_type.shape.dim
     return shape[3].dim_value, shape[2].dim_value
 

@@ -29,7 +29,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from lancet_onnx.errors import LancetError
 from tests.bench.baselines import trainable
 from tests.bench.compare_plot import plot
-from tests.bench.compare_runs import TUNES, Bench, Case, by_tool
+from tests.bench.compare_runs import Bench, Case, by_tool
 from tests.bench.compare_table import BASELINES, TOOL, Line, per_model, read_lines, tables
 
 ATTACKS = ("badnets", "important-neurons", "spread")
@@ -109,8 +109,7 @@ def main() -> int:
     parser.add_argument("--table", action="store_true", help="only print what is there")
     options = parser.parse_args()
     if not options.table:
-        known = [m for m in (*TOOL, *BASELINES) if m != "tune" or TUNES]
-        chosen = [m for m in known if not options.methods or m in options.methods]
+        chosen = [m for m in (*TOOL, *BASELINES) if not options.methods or m in options.methods]
         done = {(line["model"], line["method"]) for line in read_lines(options.results)}
         jobs = []
         for case in find_cases(options.cases, options.only):

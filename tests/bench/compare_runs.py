@@ -6,12 +6,11 @@ from __future__ import annotations
 import tempfile
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
-import numpy as np
 import torch
 
 from lancet_onnx.api.options import DataOptions, RepairOptions, TriggerOptions
@@ -19,19 +18,18 @@ from lancet_onnx.api.repairing import repair
 from lancet_onnx.api.scanning import find_target
 from lancet_onnx.api.subject import Prepared, Subject, labels_of, prepare, read_trigger_for
 from lancet_onnx.model.write import applied
-from lancet_onnx.patch import Patch, TensorDelta
+from lancet_onnx.patch import Patch
+from lancet_onnx.repair import to_patch
 from lancet_onnx.samples import Split
 from lancet_onnx.trigger import Trigger
+from lancet_onnx.types import Method
 from lancet_onnx.verify.metrics import Labels, Rate, as_numbers, measure
 from lancet_onnx.verify.policy import judge_repair
-from tests.bench.baselines import KNOWING, Baseline, Leaves, Setting
+from tests.bench.baselines import KNOWING, Baseline, Setting
 from tests.bench.baselines_blind import BLIND
 from tests.bench.compare_table import Line
 
 MAX_LOSS = 0.01
-TUNES = "method" in {field.name for field in fields(RepairOptions)}
-"""Whether this version of `repair` has fine-tuning."""
-
 FUNCTIONS: Mapping[str, Baseline] = {**KNOWING, **BLIND}
 
 
@@ -116,7 +114,7 @@ class Bench:
         setting = Setting(
             classifier, *self.images, self.target, seed, budget, count, classifier.forwards
         )
-        patch = patch_of(self.subject, FUNCTIONS[method](setting), method, seed)
+        patch = to_patch(self.subject.model, FUNCTIONS[method](setting), method, seed, {})
         spent = setting.spent
         after = self.measured(patch) if patch.deltas else self.before
         seconds = self.seconds + time.perf_counter() - start
@@ -142,20 +140,6 @@ class Bench:
         return measure(labels, self.original, self.split.figures.labels, self.target)
 
 
-def patch_of(subject: Subject, leaves: Leaves, method: str, seed: int) -> Patch:
-    """Return the patch that writes the leaves, each in the type that the file stores."""
-    model, deltas = subject.model, []
-    for name, leaf in leaves.items():
-        before = model.graph.constants[name]
-        after = leaf.detach().cpu().numpy().astype(before.dtype)
-        if not np.isfinite(after.astype(np.float64)).all():
-            raise ValueError(f"'{name}' would hold NaN or infinity")
-        delta = TensorDelta.between(name, before, after)
-        if delta.count:
-            deltas.append(delta)
-    return Patch(model.digest, None, None, tuple(deltas), method, seed, {})
-
-
 def figures(before: Mapping[str, Any], after: Mapping[str, Any]) -> Line:
     """Return the figures of a line from those of the two models."""
     excess = after["attack_success"] - before["base_rate"]
@@ -169,8 +153,6 @@ def figures(before: Mapping[str, Any], after: Mapping[str, Any]) -> Line:
         "accuracy_after": after["clean_accuracy"],
         "accuracy_change": round(change, 6),
         "recovery": after["recovery"],
-        # Recovery is counted over images that are right when clean: it is that share already.
-        "recovery_share": after["recovery"],
         "counts": after["counts"],
         "intervals": after["intervals"],
     }
@@ -178,10 +160,9 @@ def figures(before: Mapping[str, Any], after: Mapping[str, Any]) -> Line:
 
 def tool_options(method: str, output: Path) -> RepairOptions:
     """Return what asks `repair` for one of the tool's methods."""
-    choice: dict[str, Any] = {"as_published": True} if method == "as-published" else {}
-    if method in ("flip", "mute", "tune"):
-        choice = {"method" if TUNES else "kind": method}
-    return RepairOptions(output, keep=True, **choice)
+    if method == "as-published":
+        return RepairOptions(output, keep=True, as_published=True)
+    return RepairOptions(output, keep=True, method=cast(Method, method))
 
 
 def by_tool(case: Case, method: str, seed: int) -> Line:

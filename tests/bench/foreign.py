@@ -22,9 +22,15 @@ from PIL import Image
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from lancet_onnx import RepairOptions, repair
-from lancet_onnx.api import load
 from lancet_onnx.errors import LancetError
+from tests.bench.cases import input_size
 from tests.bench.compare_runs import Case
+
+
+def picture_size(path: Path) -> tuple[int, int]:
+    """Return width and height of a picture."""
+    with Image.open(path) as picture:
+        return picture.size
 
 
 def read(folders: Sequence[Path]) -> tuple[list[Case], list[Case]]:
@@ -36,13 +42,6 @@ def read(folders: Sequence[Path]) -> tuple[list[Case], list[Case]]:
     ]
     clean = [case for case in cases if not case.entry["backdoored"]]
     return clean, [case for case in cases if case.entry["backdoored"]]
-
-
-def fits(model: Case, other: Case) -> bool:
-    """Return whether a trigger picture is of the model's input size."""
-    shape = load(model.model).graph.inputs[0].shape or ()
-    with Image.open(other.trigger.path) as picture:
-        return shape[3] == picture.width and shape[2] == picture.height
 
 
 def ask(model: Case, other: Case) -> tuple[bool, str]:
@@ -67,11 +66,13 @@ def main() -> int:
     options = parser.parse_args()
     torch.set_num_threads(1)
     clean, others = read(options.cases)
+    sizes = {other.name: picture_size(other.trigger.path) for other in others}
     total = failed = 0
     for model in clean:
         if options.only and not any(part in model.name for part in options.only):
             continue
-        triggers = [other for other in others if fits(model, other)][:: options.every]
+        wanted = input_size(model.model)
+        triggers = [other for other in others if sizes[other.name] == wanted][:: options.every]
         results = {other.name: ask(model, other) for other in triggers}
         bad = {name: said for name, (good, said) in results.items() if not good}
         print(f"{model.name}: {len(results) - len(bad)} of {len(results)} declined", flush=True)

@@ -7,7 +7,7 @@
 ``ablation`` changes one setting at a time; ``images`` gives the repair few of its half of the
 images, with labels and without, or images that it generates itself. Each (model, variant) leaves a
 line in FILE and is not run again; the table is of all lines. Figures are of the other half, which
-no variant sees, by the executor that the repair uses.
+no variant sees, by onnxruntime on the file that is written.
 """
 
 from __future__ import annotations
@@ -29,17 +29,14 @@ from lancet_onnx.errors import LancetError
 from lancet_onnx.locate import locate
 from lancet_onnx.pairs import stamped_material
 from lancet_onnx.pairs.generated import generated_samples
-from lancet_onnx.repair import Settings, TuneSettings, choose
-from lancet_onnx.repair.tune import weights_of
+from lancet_onnx.repair import Settings, TuneSettings, choose, to_patch
 from lancet_onnx.samples import Samples
-from lancet_onnx.types import Method, ParamName
-from lancet_onnx.verify.metrics import Labels, measure
+from lancet_onnx.types import Method
 from tests.bench.compare import find_cases
 from tests.bench.compare_runs import Bench
 from tests.bench.compare_table import read_lines
 
 Line = dict[str, Any]
-Params = Mapping[ParamName, torch.Tensor]
 
 
 USUAL, FLIPS = TuneSettings(), Settings()
@@ -108,16 +105,6 @@ IMAGES: Mapping[str, Variant] = {
 }
 
 
-def labels(bench: Bench, params: Params) -> Labels:
-    """Return what the edited model says of the figure half, clean and stamped."""
-    classifier, prepared, figures = bench.subject.classifier, bench.prepared, bench.split.figures
-    clean, stamped = (
-        classifier.logits(classifier.tensor(prepared.inputs(samples)), params).argmax(1)
-        for samples in (figures, bench.stamp.stamp(figures))
-    )
-    return Labels(clean.cpu().numpy(), stamped.cpu().numpy())
-
-
 def run(bench: Bench, variant: Variant, seed: int) -> Line:
     """Repair by a variant and measure it."""
     classifier = bench.subject.classifier
@@ -141,15 +128,14 @@ def run(bench: Bench, variant: Variant, seed: int) -> Line:
     )
     if choice.chosen is None:
         return {"error": choice.why}
-    true = bench.split.figures.labels
-    original = labels(bench, {})
-    before = measure(original, original, true, bench.target)
-    after = measure(labels(bench, choice.chosen.offer.params), original, true, bench.target)
+    offer = choice.chosen.offer
+    before = bench.before
+    after = bench.measured(to_patch(bench.subject.model, offer.params, "variant", seed, {}))
     return {
         "excess": after["attack_success"].value - before["base_rate"].value,
         "accuracy_change": after["clean_accuracy"].value - before["clean_accuracy"].value,
         "recovery": after["recovery"].value,
-        "share": choice.chosen.offer.weights / weights_of(classifier),
+        "share": offer.share,
         "image_forwards": round(classifier.forwards - spent),
     }
 

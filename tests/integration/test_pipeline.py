@@ -232,6 +232,19 @@ def test_too_few_images_allow_no_finding(
     assert report.exit_code == 3
 
 
+def test_a_clean_model_is_not_repaired(demo: Demo, fixtures, tmp_path: Path):
+    options = RepairOptions(tmp_path / "fixed.onnx")
+    report = repair(
+        fixtures.model("mnist_cnn_clean"), demo.trigger, demo.data, options, device="cpu"
+    )
+    assert (report.verdict, report.exit_code) == ("not_repaired", 1)
+    assert "no backdoor that this trigger opens" in report.reasons[0]
+    assert list(tmp_path.iterdir()) == []
+    body = report.body
+    assert (body["weights_changed"], body["layers"], body["output"]) == (0, [], None)
+    assert body["after"] == body["before"]
+
+
 @pytest.mark.parametrize("labelled", [True, False])
 @pytest.mark.parametrize("count", [1, 2, 3, 10])
 def test_too_few_images_allow_no_repair(

@@ -16,6 +16,8 @@ from onnx.helper import make_node as make
 
 from lancet_onnx.api.options import TriggerOptions
 from lancet_onnx.api.subject import Subject, read_trigger_for
+from lancet_onnx.errors import LancetError
+from lancet_onnx.repair import to_patch
 from lancet_onnx.runtime.classifier import Classifier
 from lancet_onnx.runtime.layers import find_layers
 
@@ -26,7 +28,7 @@ from tests.bench import baselines, baselines_blind  # noqa: E402
 from tests.bench.baselines import Setting, published_layer, random_weights, trainable  # noqa: E402
 from tests.bench.compare import Job, find_cases, run_job  # noqa: E402
 from tests.bench.compare_plot import MARKERS, plot  # noqa: E402
-from tests.bench.compare_runs import FUNCTIONS, Case, patch_of  # noqa: E402
+from tests.bench.compare_runs import FUNCTIONS, Case  # noqa: E402
 from tests.bench.compare_table import (  # noqa: E402
     BASELINES,
     TOOL,
@@ -69,7 +71,7 @@ def resnet(fixtures) -> tuple[Subject, Setting]:
 
 
 def changed(subject: Subject, leaves: dict[Any, torch.Tensor]) -> int:
-    return patch_of(subject, leaves, "test", 0).size
+    return to_patch(subject.model, leaves, "test", 0, {}).size
 
 
 @pytest.mark.parametrize("method", BASELINES)
@@ -160,7 +162,7 @@ def test_clp_prunes_the_channel_that_stands_out_with_its_normalisation(tmp_path:
 def test_numbers_that_are_not_finite_are_not_written(cnn):
     subject, setting = cnn
     name, leaf = next(iter(setting.classifier.module.leaves.items()))
-    with pytest.raises(ValueError, match="NaN or infinity"):
+    with pytest.raises(LancetError, match="NaN or infinity"):
         changed(subject, {name: leaf * float("nan")})
 
 
