@@ -18,13 +18,16 @@ LEFT_OVER = 0.02
 """An edit is good enough if so many more triggered images than companions lean to the error; about
 half of those that lean fall."""
 
-AS_GOOD = 0.005
+AS_GOOD = 0.002
 """An edit of fewer weights is preferred if it costs only this much more (`Judged.cost`)."""
+
+NEARLY_FREE = 0.005
+"""A tuned edit that costs no more than this needs no comparison with flips."""
 
 ABOUT_AS_MANY = 0.1
 """Edits that give back this share of labels less than the best are left out, if others fit."""
 
-HOPELESS = 0.03
+HOPELESS = 0.01
 """Narrowing ends when an edit costs this much more than a wider one."""
 
 NOTHING = (
@@ -74,7 +77,7 @@ def choose(
     if method in ("auto", "tune"):
         judged = _tuned(classifier, material, tuning, judge, seed, progress)
     # Training sees whole numbers only through their rounding; a flip is exact there as well.
-    good = not classifier.graph.quantised and any(j.cost <= AS_GOOD for j in judged)
+    good = not classifier.graph.quantised and any(j.cost <= NEARLY_FREE for j in judged)
     if method in ("flip", "mute") or (method == "auto" and not good):
         outcome = search(classifier, location, material, settings, progress)
         flipped = {

@@ -7,10 +7,11 @@ ladder the survivors are trained on, and what they reach is one proposal; which 
 is decided elsewhere, on images that were not trained on.
 
     loss = KL(f0(x') || f(x)) + PUSH * relu(lead(x) - max(lead0(x'), -1))    triggered x
-         + CLEAN * KL(f0(x') || f(x'))                           companions x' and mixtures of two
+         + CLEAN * KL(f0(x') || f(x'))                                        companions x'
 
 lead is by how much the wrong label's logit is over the best other one. f0 is the unrepaired model:
-its answers on clean images are the teacher, so no label is needed.
+its answers on clean images are the teacher, so no label is needed, and images that nobody took can
+be lessons as well: mixtures of two pairs, shifted companions.
 """
 
 from __future__ import annotations
@@ -44,7 +45,8 @@ class TuneSettings:
             weights; a round with more of them takes smaller steps, by the cube root.
         clean: weight of the term that keeps clean images as they are.
         push: weight of the term that keeps the wrong label under the others.
-        mix: share of a step's clean images that are mixtures of two.
+        mix: share of a step's pairs that are mixtures of two.
+        shift: half of a step's clean images are shifted by up to this share of their size.
     """
 
     warm: tuple[float, ...] = (1.0, 0.1)
@@ -53,18 +55,19 @@ class TuneSettings:
     batch: int = 64
     rate: float = 0.25
     clean: float = 30.0
-    push: float = 3.0
+    push: float = 6.0
     mix: float = 0.5
+    shift: float = 0.07
 
     def __str__(self) -> str:
         return (
             f"tune(warm={self.warm}, ladder={self.ladder}, steps={self.steps}, "
             f"batch={self.batch}, rate={self.rate}, clean={self.clean}, push={self.push}, "
-            f"mix={self.mix})"
+            f"mix={self.mix}, shift={self.shift})"
         )
 
 
-_BETA1, _BETA2, _EPSILON = 0.9, 0.999, 1e-8
+_BETA1, _BETA2, _EPSILON = 0.9, 0.99, 1e-8
 MARGIN = 1.0
 """The wrong label is pushed this far under the others, in units of the logits."""
 
@@ -73,6 +76,7 @@ DUST = 1e-12
 become numbers too small for full precision on their way back, which a CPU is ten times as slow
 with."""
 
+_IMAGE_AXES = 4
 _RANKING_BATCHES = 8
 _PRUNED = (0.5, 0.7, 0.85)
 _PRUNING_COSTS = 0.001
@@ -161,10 +165,7 @@ class _Trainer:
         self.classifier, self.settings = classifier, settings
         self.bad, self.good = classifier.tensor(lessons.bad), classifier.tensor(lessons.good)
         self.wrong = torch.from_numpy(lessons.wrong).to(self.good.device)
-        self.before = classifier.logits(self.good).softmax(1)
-        # How far under the others the wrong label is without the trigger: no more is asked for,
-        # and what the model takes for the wrong label anyhow is not to be mended.
-        self.usual = _lead(self.before.clamp_min(1e-30).log(), self.wrong).clamp(min=-MARGIN)
+        self.before = classifier.logits(self.good)
         leaves = classifier.module.leaves
         self.leaves = {layer.param: leaves[layer.param] for layer in find_layers(classifier)}
         self.unit = {name: leaf.square().mean().sqrt() for name, leaf in self.leaves.items()}
@@ -178,7 +179,8 @@ class _Trainer:
         total = self._zeros()
         for _, part in zip(range(_RANKING_BATCHES), self.batches, strict=False):
             params = self._params(self.leaves)
-            loss = self._triggered(self._run(self.bad[part], params), part)
+            scores = self._run(self.bad[part], params)
+            loss = self._triggered(scores, self.before[part], self.wrong[part])
             for name, gradient in self._gradients(loss, params, len(part)).items():
                 total[name] += gradient
         return {name: (total[name] * leaf).abs() for name, leaf in self.leaves.items()}
@@ -212,31 +214,59 @@ class _Trainer:
                 self.deltas[name] -= size * self.unit[name] * move * kept[name]
 
     def _loss(self, part: torch.Tensor, params: Tensors) -> torch.Tensor:
-        good, before = self._clean(part)
-        scores = self._run(torch.cat([self.bad[part], good]), params)
-        bad, clean = scores[: len(part)], scores[len(part) :]
-        kept = functional.kl_div(clean.log_softmax(1), before, reduction="batchmean")
-        return self._triggered(bad, part) + self.settings.clean * kept
+        bad, good = self._mixed(part)
+        moved = self._moved(good[::2])
+        with torch.no_grad():
+            answers = self._run(torch.cat([good, moved]), {})
+        clean = torch.cat([good[1::2], moved])
+        before = torch.cat([answers[1 : len(good) : 2], answers[len(good) :]]).softmax(1)
+        scores = self._run(torch.cat([bad, clean]), params)
+        kept = functional.kl_div(scores[len(bad) :].log_softmax(1), before, reduction="batchmean")
+        triggered = self._triggered(scores[: len(bad)], answers[: len(good)], self.wrong[part])
+        return triggered + self.settings.clean * kept
 
-    def _triggered(self, scores: torch.Tensor, part: torch.Tensor) -> torch.Tensor:
+    def _triggered(
+        self, scores: torch.Tensor, before: torch.Tensor, wrong: torch.Tensor
+    ) -> torch.Tensor:
+        """Return the triggered images' term; `before` is what the teacher says of the others."""
         restored = functional.kl_div(
-            scores.log_softmax(1), self.before[part], reduction="batchmean"
+            scores.log_softmax(1), before.softmax(1), reduction="batchmean"
         )
-        over = functional.relu(_lead(scores, self.wrong[part]) - self.usual[part])
+        # No more is asked for than without the trigger, and what the model takes for the wrong
+        # label anyhow is not to be mended.
+        usual = _lead(before, wrong).clamp(min=-MARGIN)
+        over = functional.relu(_lead(scores, wrong) - usual)
         return restored + self.settings.push * over.mean()
 
-    def _clean(self, part: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return clean images, some of them mixtures of two, and the unrepaired model's answers."""
-        good, before = self.good[part], self.before[part]
+    def _mixed(self, part: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return pairs, some of them mixtures of two.
+
+        A mixture of two stamped images is the stamped mixture of the two, whatever the mask.
+        """
+        bad, good = self.bad[part], self.good[part]
         mixed = int(self.settings.mix * len(part))
         if mixed < 2:
-            return good, before
+            return bad, good
         first = 0.5 + 0.5 * torch.rand(mixed, generator=self.draw)
         first = first.to(good).reshape(-1, *[1] * (good.ndim - 1))
-        mixtures = first * good[:mixed] + (1 - first) * good[:mixed].roll(1, 0)
-        with torch.no_grad():
-            answers = self._run(mixtures, {}).softmax(1)
-        return torch.cat([mixtures, good[mixed:]]), torch.cat([answers, before[mixed:]])
+        both = (
+            torch.cat([first * x[:mixed] + (1 - first) * x[:mixed].roll(1, 0), x[mixed:]])
+            for x in (bad, good)
+        )
+        return next(both), next(both)
+
+    def _moved(self, images: torch.Tensor) -> torch.Tensor:
+        """Return images all shifted by the same few pixels; what is not an image stays.
+
+        The two longest axes are taken for height and width, whatever the layout.
+        """
+        if images.ndim != _IMAGE_AXES:
+            return images
+        sizes = torch.tensor(images.shape[1:])
+        axes = (1 + sizes.argsort(descending=True)[:2]).tolist()
+        most = [round(self.settings.shift * images.shape[axis]) for axis in axes]
+        by = [int(torch.randint(-m, m + 1, (), generator=self.draw)) for m in most]
+        return images.roll(by, axes)
 
     def _run(self, inputs: torch.Tensor, params: Tensors) -> torch.Tensor:
         signature = self.classifier.signature

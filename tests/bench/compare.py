@@ -59,7 +59,7 @@ def run_job(job: Job) -> None:
             leaves = trainable(bench.subject.classifier)
             line["weights_total"] = sum(leaf.numel() for leaf in leaves.values())
             if method in TOOL:
-                line |= by_tool(case, method, job.seed)
+                line |= by_tool(bench, case, method, job.seed)
             else:
                 count = _count_of_auto(job.results, case.name)
                 if count is None and method.startswith("random-"):

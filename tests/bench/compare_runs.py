@@ -6,7 +6,7 @@ from __future__ import annotations
 import tempfile
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, cast
@@ -59,6 +59,12 @@ class Case:
         return DataOptions(self.folder / str(self.entry["data"]), preprocess="unit")
 
     @property
+    def unseen(self) -> DataOptions | None:
+        """Images beyond those of `data`, if the folder has some: only reported on."""
+        name = self.entry.get("unseen")
+        return DataOptions(self.folder / str(name), preprocess="unit") if name else None
+
+    @property
     def about(self) -> Line:
         """What every line says of the model."""
         name = self.name.split("-")[0]
@@ -68,7 +74,10 @@ class Case:
 
 @dataclass(frozen=True, eq=False)
 class Bench:
-    """A model opened and measured as `repair` does it, for the baselines."""
+    """A model opened as `repair` does it, and measured on images that no method gets.
+
+    These are the half that `repair` keeps for its own figures or, where there are, many more.
+    """
 
     subject: Subject
     prepared: Prepared
@@ -87,6 +96,8 @@ class Bench:
         prepared = prepare(subject, case.data)
         stamp = read_trigger_for(subject, case.trigger, None, prepared.samples)
         split = Split.of(prepared.samples, seed)
+        if case.unseen is not None:
+            split = replace(split, figures=prepare(subject, case.unseen).samples)
         target = find_target(subject, prepared, split.tool, stamp, None)
         original = labels_of(subject.ort, prepared, split.figures, stamp)
         before = measure(original, original, split.figures.labels, target)
@@ -127,7 +138,7 @@ class Bench:
         }
 
     def measured(self, patch: Patch) -> dict[str, Rate]:
-        """Write the patched model and let onnxruntime run it on the figures' half."""
+        """Write the patched model and measure it."""
         model = self.subject.model
         with (
             tempfile.TemporaryDirectory() as scratch,
@@ -135,8 +146,12 @@ class Bench:
                 model.contents, patch, Path(scratch) / "fixed.onnx", digest=model.digest
             ) as staged,
         ):
-            fixed = self.subject.patched(staged[1].model, "cpu")
-            labels = labels_of(fixed, self.prepared, self.split.figures, self.stamp)
+            return self.measured_file(staged[1].model)
+
+    def measured_file(self, path: Path) -> dict[str, Rate]:
+        """Let onnxruntime run a repaired model on the figures' images."""
+        fixed = self.subject.patched(path, "cpu")
+        labels = labels_of(fixed, self.prepared, self.split.figures, self.stamp)
         return measure(labels, self.original, self.split.figures.labels, self.target)
 
 
@@ -165,15 +180,17 @@ def tool_options(method: str, output: Path) -> RepairOptions:
     return RepairOptions(output, keep=True, method=cast(Method, method))
 
 
-def by_tool(case: Case, method: str, seed: int) -> Line:
+def by_tool(bench: Bench, case: Case, method: str, seed: int) -> Line:
     """Run one of the tool's methods as its user would, without its verdict's veto."""
     with tempfile.TemporaryDirectory() as scratch:
         options = tool_options(method, Path(scratch) / "fixed.onnx")
         report = repair(case.model, case.trigger, case.data, options, device="cpu", seed=seed)
+        written = options.output.exists()
+        after = bench.measured_file(options.output) if written else bench.before
     body: Any = report.body
     return {
         "verdict": report.verdict,
-        **figures(body["before"], body["after"]),
+        **figures(as_numbers(bench.before), as_numbers(after)),
         "weights_changed": body["weights_changed"],
         "seconds": round(body["seconds"], 2),
         "image_forwards": sum(stage["image_forwards"] for stage in body["stages"]),

@@ -32,6 +32,7 @@ from lancet_onnx.pairs.generated import generated_samples
 from lancet_onnx.repair import Settings, TuneSettings, choose, to_patch
 from lancet_onnx.samples import Samples
 from lancet_onnx.types import Method
+from tests.bench.channels import scale_channels
 from tests.bench.compare import find_cases
 from tests.bench.compare_runs import Bench
 from tests.bench.compare_table import read_lines
@@ -44,12 +45,16 @@ USUAL, FLIPS = TuneSettings(), Settings()
 
 @dataclass(frozen=True)
 class Variant:
-    """One way to repair: which images it gets, by which method, with which settings."""
+    """One way to repair: which images it gets, by which method, with which settings.
+
+    With `channels` whole channels are scaled instead.
+    """
 
     images: Callable[[Bench], Samples]
     method: Method = "tune"
     tuning: TuneSettings = USUAL
     settings: Settings = FLIPS
+    channels: bool = False
 
 
 def all_images(bench: Bench) -> Samples:
@@ -89,12 +94,16 @@ ABLATION: Mapping[str, Variant] = {
     ),
     "all weights": Variant(all_images, tuning=replace(USUAL, warm=(), ladder=(1.0,), steps=480)),
     "no push": Variant(all_images, tuning=replace(USUAL, push=0.0)),
-    "clean term 10, push 1": Variant(all_images, tuning=replace(USUAL, clean=10.0, push=1.0)),
-    "clean term 100, push 10": Variant(all_images, tuning=replace(USUAL, clean=100.0, push=10.0)),
+    "clean term 10, push 2": Variant(all_images, tuning=replace(USUAL, clean=10.0, push=2.0)),
+    "clean term 90, push 18": Variant(all_images, tuning=replace(USUAL, clean=90.0, push=18.0)),
+    "push 2": Variant(all_images, tuning=replace(USUAL, push=2.0)),
     "no mixtures": Variant(all_images, tuning=replace(USUAL, mix=0.0)),
+    "no shifts": Variant(all_images, tuning=replace(USUAL, shift=0.0)),
     "half the steps": Variant(all_images, tuning=replace(USUAL, steps=40)),
+    "twice the steps": Variant(all_images, tuning=replace(USUAL, steps=160)),
     "twice the rate": Variant(all_images, tuning=replace(USUAL, rate=2 * USUAL.rate)),
     "half the rate": Variant(all_images, tuning=replace(USUAL, rate=USUAL.rate / 2)),
+    "a factor a channel, and biases": Variant(all_images, channels=True),
 }
 COUNTS = (5, 10, 20, 50, 200)
 IMAGES: Mapping[str, Variant] = {
@@ -117,18 +126,21 @@ def run(bench: Bench, variant: Variant, seed: int) -> Line:
         aside=variant.method in ("auto", "tune"),
     )
     spent = classifier.forwards
-    choice = choose(
-        classifier,
-        locate(classifier, material),
-        material,
-        variant.method,
-        variant.settings,
-        variant.tuning,
-        seed,
-    )
-    if choice.chosen is None:
-        return {"error": choice.why}
-    offer = choice.chosen.offer
+    if variant.channels:
+        offer = scale_channels(classifier, material.lessons, variant.tuning, seed)
+    else:
+        choice = choose(
+            classifier,
+            locate(classifier, material),
+            material,
+            variant.method,
+            variant.settings,
+            variant.tuning,
+            seed,
+        )
+        if choice.chosen is None:
+            return {"error": choice.why}
+        offer = choice.chosen.offer
     before = bench.before
     after = bench.measured(to_patch(bench.subject.model, offer.params, "variant", seed, {}))
     return {
