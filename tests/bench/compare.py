@@ -2,13 +2,14 @@
 """Compare repair methods on the same models, images, seeds and budget.
 
     python tests/bench/compare.py --cases ../shared/zoo ../shared/cases --results FILE.jsonl
-        [--only NAME ...] [--methods METHOD ...] [--jobs N] [--budget N] [--svg FILE.svg]
-        [--per-model METHOD] [--table]
+        [--only NAME ...] [--without NAME ...] [--methods METHOD ...] [--jobs N] [--budget N]
+        [--svg FILE.svg] [--per-model METHOD] [--table]
 
 Each backdoored model is repaired by each method that has no line in the results yet; then the table
-of all lines is printed. Every method gets the tool's half of the images and is judged as the tool
-is: the patched file is written and run by onnxruntime on the other half. What failed leaves a line
-with an ``error``; delete the line to try again.
+of these models and methods is printed. Every method gets the tool's half of the images and is
+judged as the tool is: the patched file is written and run by onnxruntime on the other half, or on
+further images where the folder has them. What failed leaves a line with an ``error``; delete the
+line to try again.
 """
 
 from __future__ import annotations
@@ -82,12 +83,15 @@ def _count_of_auto(results: Path, model: str) -> int | None:
     return None
 
 
-def find_cases(folders: Iterable[Path], only: Sequence[str]) -> list[Case]:
+def find_cases(
+    folders: Iterable[Path], only: Sequence[str], without: Sequence[str] = ()
+) -> list[Case]:
     """Return the backdoored models whose trigger moves images to one class."""
     found = []
     for folder in folders:
         for entry in json.loads((folder / "cases.json").read_text(encoding="utf-8")):
             wanted = not only or any(part in entry["name"] for part in only)
+            wanted = wanted and not any(part in entry["name"] for part in without)
             known = entry["backdoored"] and entry["target"] is not None
             if wanted and known and (entry.get("attack") or "badnets") in ATTACKS:
                 found.append(Case(folder, entry))
@@ -97,9 +101,10 @@ def find_cases(folders: Iterable[Path], only: Sequence[str]) -> list[Case]:
 def main() -> int:
     """Run what is missing and print the tables."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0] if __doc__ else None)
-    parser.add_argument("--cases", type=Path, nargs="+", default=[])
+    parser.add_argument("--cases", type=Path, nargs="+", required=True)
     parser.add_argument("--results", type=Path, required=True)
     parser.add_argument("--only", nargs="*", default=[])
+    parser.add_argument("--without", nargs="*", default=[])
     parser.add_argument("--methods", nargs="*", choices=(*TOOL, *BASELINES), default=[])
     parser.add_argument("--jobs", type=int, default=1)
     parser.add_argument("--budget", type=float, default=60_000)
@@ -108,18 +113,24 @@ def main() -> int:
     parser.add_argument("--svg", type=Path)
     parser.add_argument("--table", action="store_true", help="only print what is there")
     options = parser.parse_args()
+    chosen = [m for m in (*TOOL, *BASELINES) if not options.methods or m in options.methods]
+    cases = find_cases(options.cases, options.only, options.without)
     if not options.table:
-        chosen = [m for m in (*TOOL, *BASELINES) if not options.methods or m in options.methods]
         done = {(line["model"], line["method"]) for line in read_lines(options.results)}
         jobs = []
-        for case in find_cases(options.cases, options.only):
+        for case in cases:
             missing = tuple(m for m in chosen if (case.name, m) not in done)
             if missing:
                 jobs.append(Job(case, missing, options.results, options.budget, options.seed))
         spawn = multiprocessing.get_context("spawn")
         with ProcessPoolExecutor(options.jobs, mp_context=spawn) as pool:
             list(pool.map(run_job, jobs))
-    lines = read_lines(options.results)
+    names = {case.name for case in cases}
+    lines = [
+        line
+        for line in read_lines(options.results)
+        if line["model"] in names and line["method"] in chosen
+    ]
     print(tables(lines))
     if options.per_model:
         print(per_model(lines, options.per_model))

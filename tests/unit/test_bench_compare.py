@@ -28,7 +28,7 @@ from tests.bench import baselines, baselines_blind  # noqa: E402
 from tests.bench.baselines import Setting, published_layer, random_weights, trainable  # noqa: E402
 from tests.bench.compare import Job, find_cases, run_job  # noqa: E402
 from tests.bench.compare_plot import MARKERS, plot  # noqa: E402
-from tests.bench.compare_runs import FUNCTIONS, Case  # noqa: E402
+from tests.bench.compare_runs import FUNCTIONS, Bench, Case  # noqa: E402
 from tests.bench.compare_table import (  # noqa: E402
     BASELINES,
     TOOL,
@@ -194,6 +194,19 @@ def test_only_backdoored_models_of_the_known_attacks_are_taken(tmp_path: Path):
     (tmp_path / "cases.json").write_text(json.dumps(entries))
     assert [case.name for case in find_cases([tmp_path], [])] == ["a", "b"]
     assert [case.name for case in find_cases([tmp_path], ["b"])] == ["b"]
+    assert [case.name for case in find_cases([tmp_path], [], ["b"])] == ["a"]
+
+
+def test_figures_are_of_further_images_where_there_are(fixtures, tmp_path: Path):
+    entry = fixtures.manifest["mnist_cnn_square"]
+    entry = {**entry, "model": entry["path"], "data": entry["images"]}
+    half = Bench.open(Case(ROOT, entry), 0)
+    further = replace(fixtures.samples(IMAGES), labels=np.zeros(IMAGES, np.int64))
+    np.savez(tmp_path / "more.npz", x=further.images, y=further.labels)
+    bench = Bench.open(Case(ROOT, {**entry, "unseen": str(tmp_path / "more.npz")}), 0)
+    assert len(bench.split.figures) == IMAGES
+    assert not bench.split.figures.labels.any()
+    assert np.array_equal(bench.split.tool.images, half.split.tool.images)
 
 
 def made_up(model: str, method: str, excess: float, change: float, **more: Any) -> dict[str, Any]:

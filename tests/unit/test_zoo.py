@@ -13,7 +13,8 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from fixtures.measure import Digits, Trigger
+from fixtures import zoo_data
+from fixtures.measure import Digits, Trigger, read_images
 from fixtures.zoo_attacks import (
     IMPORTANT_SHARE,
     fit,
@@ -184,6 +185,23 @@ def test_spread_trains_every_weight(name: str) -> None:
     fit(model, digits(), plan_clean(digits().y), None, epochs=1, loss=spread_loss)
     for key, value in model.named_parameters():
         assert (value != before[key]).any()
+
+
+def test_what_is_reported_on_is_what_no_repair_gets(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(zoo_data, "TESTED_ON", 30)
+    folder = tmp_path / "source" / "mnist"
+    folder.mkdir(parents=True)
+    for name in zoo_data.NAMES:
+        shape = (100, 1, 1) if "images" in name else (100,)
+        header = bytes([0, 0, 8, len(shape)]) + b"".join(n.to_bytes(4, "big") for n in shape)
+        (folder / name).write_bytes(header + bytes(range(100)))
+    given = read_images(zoo_data.write_test_images("mnist", tmp_path))
+    others = read_images(tmp_path / zoo_data.unseen_file("mnist"))
+    assert (len(given.y), len(others.y)) == (30, 70)
+    assert {*given.y.tolist(), *others.y.tolist()} == set(range(100))
+    assert np.array_equal((others.x[:, 0, 0, 0] * 255).round(), others.y)
 
 
 def test_an_idx_file_is_read_by_its_header(tmp_path: Path) -> None:

@@ -99,6 +99,45 @@ def test_what_a_sure_model_would_learn_is_no_dust(backdoored: Classifier, pairs:
     assert torch.equal(gradient, torch.tensor([[0.0, 1e-3, 0.0]]))
 
 
+def test_a_mixture_of_stamped_images_is_the_stamped_mixture(backdoored: Classifier, rng):
+    """Of any mask, half transparent ones as well."""
+    mask, pattern = rng.random(4, dtype=np.float32), rng.random(4, dtype=np.float32)
+    good = rng.random((8, 4), dtype=np.float32)
+    stamped = good * (1 - mask) + pattern * mask
+    labels = np.arange(8) % 3
+    trainer = _Trainer(backdoored, Pairs(stamped, good, labels, labels), QUICK, 0)
+    bad, clean = trainer._mixed(torch.arange(8))
+    assert (clean[:4] != torch.from_numpy(good[:4])).all()
+    assert torch.equal(clean[4:], torch.from_numpy(good[4:]))
+    again = clean * torch.from_numpy(1 - mask) + torch.from_numpy(pattern * mask)
+    assert torch.allclose(bad, again, atol=1e-6)
+
+
+@pytest.mark.parametrize("shape", [(4, 3, 20, 30), (4, 20, 30, 3)])
+def test_images_are_shifted_along_height_and_width(backdoored: Classifier, pairs: Pairs, shape):
+    trainer = _Trainer(backdoored, pairs, replace(QUICK, shift=0.1), 0)
+    images = torch.rand(shape)
+    axes = [axis for axis, size in enumerate(shape) if size in (20, 30)]
+    shifts = set()
+    for _ in range(60):
+        moved = trainer._moved(images)
+        found = [
+            (down, right)
+            for down in range(-2, 3)
+            for right in range(-3, 4)
+            if torch.equal(moved, images.roll((down, right), axes))
+        ]
+        assert len(found) == 1
+        shifts.add(found[0])
+    assert {abs(down) for down, _ in shifts} == {0, 1, 2}
+    assert {abs(right) for _, right in shifts} == {0, 1, 2, 3}
+
+
+def test_what_is_no_image_is_not_shifted(backdoored: Classifier, pairs: Pairs):
+    trainer = _Trainer(backdoored, pairs, replace(QUICK, shift=0.5), 0)
+    assert torch.equal(trainer._moved(trainer.good), trainer.good)
+
+
 def test_pruning_takes_back_what_does_not_matter(backdoored: Classifier, pairs: Pairs):
     delta = torch.zeros(4, 3)
     delta[0] = torch.tensor([1e-6, 2e-6, 3e-6])
