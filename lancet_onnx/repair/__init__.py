@@ -6,7 +6,8 @@ from lancet_onnx.repair.edit import Edit
 from lancet_onnx.repair.flip import SEARCH, Candidate, Outcome, Settings, search
 from lancet_onnx.repair.judging import Judge, Judged, Offer
 from lancet_onnx.repair.patching import to_patch
-from lancet_onnx.repair.tune import TuneSettings, tune
+from lancet_onnx.repair.training import TuneSettings
+from lancet_onnx.repair.tune import tune
 
 __all__ = [
     "SEARCH",

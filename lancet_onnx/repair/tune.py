@@ -5,79 +5,23 @@ The weights of all layers compete. Training starts with all of them and narrows 
 round the weights whose change mattered least go back to their old value. At each width of the
 ladder the survivors are trained on, and what they reach is one proposal; which of them is taken
 is decided elsewhere, on images that were not trained on.
-
-    loss = KL(f0(x') || f(x)) + PUSH * relu(lead(x) - max(lead0(x'), -1))    triggered x
-         + CLEAN * KL(f0(x') || f(x'))                                        companions x'
-
-lead is by how much the wrong label's logit is over the best other one. f0 is the unrepaired model:
-its answers on clean images are the teacher, so no label is needed, and images that nobody took can
-be lessons as well: mixtures of two pairs, shifted companions.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import torch
-from torch.nn import functional
 
 from lancet_onnx.repair.judging import Judge, Offer
+from lancet_onnx.repair.training import Tensors, Trainer, TuneSettings
 from lancet_onnx.runtime.classifier import Classifier
 from lancet_onnx.runtime.layers import find_layers
 from lancet_onnx.samples import Pairs
 from lancet_onnx.types import ParamName, Progress, no_progress
 
-Tensors = dict[ParamName, torch.Tensor]
 
-
-@dataclass(frozen=True, slots=True)
-class TuneSettings:
-    """Knobs of the training; the defaults are those of docs/results.md.
-
-    Attributes:
-        warm: shares of the model's weights that may move in the rounds before the first proposal.
-        ladder: shares at which proposals are made, falling.
-        steps: steps in each round.
-        batch: pairs in a step.
-        rate: step size as a share of a layer's root mean square weight, for a thousandth of the
-            weights; a round with more of them takes smaller steps, by the cube root.
-        clean: weight of the term that keeps clean images as they are.
-        push: weight of the term that keeps the wrong label under the others.
-        mix: share of a step's pairs that are mixtures of two.
-        shift: half of a step's clean images are shifted by up to this share of their size.
-    """
-
-    warm: tuple[float, ...] = (1.0, 0.1)
-    ladder: tuple[float, ...] = (0.03, 0.01, 0.003, 0.001)
-    steps: int = 80
-    batch: int = 64
-    rate: float = 0.25
-    clean: float = 30.0
-    push: float = 6.0
-    mix: float = 0.5
-    shift: float = 0.07
-
-    def __str__(self) -> str:
-        return (
-            f"tune(warm={self.warm}, ladder={self.ladder}, steps={self.steps}, "
-            f"batch={self.batch}, rate={self.rate}, clean={self.clean}, push={self.push}, "
-            f"mix={self.mix}, shift={self.shift})"
-        )
-
-
-_BETA1, _BETA2, _EPSILON = 0.9, 0.99, 1e-8
-MARGIN = 1.0
-"""The wrong label is pushed this far under the others, in units of the logits."""
-
-DUST = 1e-12
-"""Gradients to logits under this are taken for 0. Those of an image that the model is sure of would
-become numbers too small for full precision on their way back, which a CPU is ten times as slow
-with."""
-
-_IMAGE_AXES = 4
-_RANKING_BATCHES = 8
 _PRUNED = (0.5, 0.7, 0.85)
 _PRUNING_COSTS = 0.001
 """Pruning tries to keep these shares of the weights, and may cost this much (`Judged.cost`)."""
@@ -109,7 +53,7 @@ def tune(
 
     Who has seen enough stops asking; the rest is then not trained.
     """
-    trainer = _Trainer(classifier, lessons, settings, seed)
+    trainer = Trainer(classifier, lessons, settings, seed)
     widths = [*settings.warm, *settings.ladder]
     for number, width in enumerate(widths):
         progress("tuning weights", number / len(widths))
@@ -154,158 +98,6 @@ def pruned(classifier: Classifier, proposal: Proposal, judge: Judge) -> Offer:
 def weights_of(classifier: Classifier) -> int:
     """Return how many numbers the model's leaves hold."""
     return sum(leaf.numel() for leaf in classifier.module.leaves.values())
-
-
-class _Trainer:
-    """Adam on masked weights of all layers, each layer in steps of its own size."""
-
-    def __init__(
-        self, classifier: Classifier, lessons: Pairs, settings: TuneSettings, seed: int
-    ) -> None:
-        self.classifier, self.settings = classifier, settings
-        self.bad, self.good = classifier.tensor(lessons.bad), classifier.tensor(lessons.good)
-        self.wrong = torch.from_numpy(lessons.wrong).to(self.good.device)
-        self.before = classifier.logits(self.good)
-        leaves = classifier.module.leaves
-        self.leaves = {layer.param: leaves[layer.param] for layer in find_layers(classifier)}
-        self.unit = {name: leaf.square().mean().sqrt() for name, leaf in self.leaves.items()}
-        self.deltas, self.first, self.second = (self._zeros() for _ in range(3))
-        self.taken = 0
-        self.draw = torch.Generator().manual_seed(seed)
-        self.batches = self._batches()
-
-    def promise(self) -> Tensors:
-        """Return |gradient * weight| of the triggered images' loss: what a change could do."""
-        total = self._zeros()
-        for _, part in zip(range(_RANKING_BATCHES), self.batches, strict=False):
-            params = self._params(self.leaves)
-            scores = self._run(self.bad[part], params)
-            loss = self._triggered(scores, self.before[part], self.wrong[part])
-            for name, gradient in self._gradients(loss, params, len(part)).items():
-                total[name] += gradient
-        return {name: (total[name] * leaf).abs() for name, leaf in self.leaves.items()}
-
-    def worth(self) -> Tensors:
-        """Return |delta| * root mean square gradient: what a change has done."""
-        return {name: d.abs() * self.second[name].sqrt() for name, d in self.deltas.items()}
-
-    def train(self, kept: Mapping[ParamName, torch.Tensor], rate: float, *, settle: bool) -> None:
-        """Take a round of steps on the weights in `kept`; all others go back to what they were.
-
-        With `settle` the steps shrink to nothing, so that the end of the round is a result.
-        """
-        for name, mask in kept.items():
-            self.deltas[name] *= mask
-            self.first[name] *= mask
-        live = [name for name, mask in kept.items() if bool(mask.any())]
-        steps = self.settings.steps if live else 0
-        for step in range(steps):
-            part = next(self.batches)
-            params = self._params(live)
-            gradients = self._gradients(self._loss(part, params), params, 2 * len(part))
-            self.taken += 1
-            size = rate * (0.5 + 0.5 * math.cos(math.pi * step / steps) if settle else 1.0)
-            for name, gradient in gradients.items():
-                m, v = self.first[name], self.second[name]
-                m.mul_(_BETA1).add_(gradient, alpha=1 - _BETA1)
-                v.mul_(_BETA2).addcmul_(gradient, gradient, value=1 - _BETA2)
-                spread = (v / (1 - _BETA2**self.taken)).sqrt() + _EPSILON
-                move = m / (1 - _BETA1**self.taken) / spread
-                self.deltas[name] -= size * self.unit[name] * move * kept[name]
-
-    def _loss(self, part: torch.Tensor, params: Tensors) -> torch.Tensor:
-        bad, good = self._mixed(part)
-        moved = self._moved(good[::2])
-        with torch.no_grad():
-            answers = self._run(torch.cat([good, moved]), {})
-        clean = torch.cat([good[1::2], moved])
-        before = torch.cat([answers[1 : len(good) : 2], answers[len(good) :]]).softmax(1)
-        scores = self._run(torch.cat([bad, clean]), params)
-        kept = functional.kl_div(scores[len(bad) :].log_softmax(1), before, reduction="batchmean")
-        triggered = self._triggered(scores[: len(bad)], answers[: len(good)], self.wrong[part])
-        return triggered + self.settings.clean * kept
-
-    def _triggered(
-        self, scores: torch.Tensor, before: torch.Tensor, wrong: torch.Tensor
-    ) -> torch.Tensor:
-        """Return the triggered images' term; `before` is what the teacher says of the others."""
-        restored = functional.kl_div(
-            scores.log_softmax(1), before.softmax(1), reduction="batchmean"
-        )
-        # No more is asked for than without the trigger, and what the model takes for the wrong
-        # label anyhow is not to be mended.
-        usual = _lead(before, wrong).clamp(min=-MARGIN)
-        over = functional.relu(_lead(scores, wrong) - usual)
-        return restored + self.settings.push * over.mean()
-
-    def _mixed(self, part: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return pairs, some of them mixtures of two.
-
-        A mixture of two stamped images is the stamped mixture of the two, whatever the mask.
-        """
-        bad, good = self.bad[part], self.good[part]
-        mixed = int(self.settings.mix * len(part))
-        if mixed < 2:
-            return bad, good
-        first = 0.5 + 0.5 * torch.rand(mixed, generator=self.draw)
-        first = first.to(good).reshape(-1, *[1] * (good.ndim - 1))
-        both = (
-            torch.cat([first * x[:mixed] + (1 - first) * x[:mixed].roll(1, 0), x[mixed:]])
-            for x in (bad, good)
-        )
-        return next(both), next(both)
-
-    def _moved(self, images: torch.Tensor) -> torch.Tensor:
-        """Return images all shifted by the same few pixels; what is not an image stays.
-
-        The two longest axes are taken for height and width, whatever the layout.
-        """
-        if images.ndim != _IMAGE_AXES:
-            return images
-        sizes = torch.tensor(images.shape[1:])
-        axes = (1 + sizes.argsort(descending=True)[:2]).tolist()
-        most = [round(self.settings.shift * images.shape[axis]) for axis in axes]
-        by = [int(torch.randint(-m, m + 1, (), generator=self.draw)) for m in most]
-        return images.roll(by, axes)
-
-    def _run(self, inputs: torch.Tensor, params: Tensors) -> torch.Tensor:
-        signature = self.classifier.signature
-        name, logits = signature.input.name, signature.logits
-        scores = self.classifier.run({name: inputs}, [logits], params)[logits]
-        if scores.requires_grad:
-            scores.register_hook(_without_dust)  # type: ignore[no-untyped-call]
-        return scores
-
-    def _gradients(self, loss: torch.Tensor, params: Tensors, images: int) -> Tensors:
-        self.classifier.forwards += 2 * images
-        found = torch.autograd.grad(
-            loss, list(params.values()), allow_unused=True, materialize_grads=True
-        )
-        return dict(zip(params, found, strict=True))
-
-    def _params(self, names: Iterable[ParamName]) -> Tensors:
-        return {name: (self.leaves[name] + self.deltas[name]).requires_grad_() for name in names}
-
-    def _zeros(self) -> Tensors:
-        return {name: torch.zeros_like(leaf) for name, leaf in self.leaves.items()}
-
-    def _batches(self) -> Iterator[torch.Tensor]:
-        """Yield shuffled positions for ever, a batch at a time."""
-        count = len(self.good)
-        size = min(self.settings.batch, count)
-        while True:
-            order = torch.randperm(count, generator=self.draw).to(self.good.device)
-            yield from torch.split(order[: count - count % size], size)
-
-
-def _without_dust(gradient: torch.Tensor) -> torch.Tensor:
-    return gradient.where(gradient.abs() > DUST, 0.0)
-
-
-def _lead(scores: torch.Tensor, label: torch.Tensor) -> torch.Tensor:
-    """Return by how much the score of `label` is over the best other one."""
-    own = label[:, None]
-    return scores.gather(1, own)[:, 0] - scores.scatter(1, own, -torch.inf).amax(1)
 
 
 def _top(scores: Mapping[ParamName, torch.Tensor], count: int) -> Tensors:

@@ -8,7 +8,8 @@ import math
 import torch
 
 from lancet_onnx.repair import Offer, TuneSettings
-from lancet_onnx.repair.tune import Tensors, _Trainer, weights_of
+from lancet_onnx.repair.training import Tensors, Trainer
+from lancet_onnx.repair.tune import weights_of
 from lancet_onnx.runtime.classifier import Classifier
 from lancet_onnx.runtime.layers import Layer, find_layers
 from lancet_onnx.samples import Pairs
@@ -24,7 +25,7 @@ def scale_channels(
     classifier: Classifier, lessons: Pairs, settings: TuneSettings, seed: int
 ) -> Offer:
     """Learn a factor for each output channel of each layer, and the shift of its bias."""
-    trainer = _Trainer(classifier, lessons, settings, seed)
+    trainer = Trainer(classifier, lessons, settings, seed)
     layers, leaves = find_layers(classifier), classifier.module.leaves
     factors = {
         n.param: torch.zeros(_channels(n, leaves[n.param]), requires_grad=True) for n in layers
@@ -47,7 +48,7 @@ def scale_channels(
         part = next(trainer.batches)
         optimiser.param_groups[0]["lr"] = RATE * (0.5 + 0.5 * math.cos(math.pi * step / steps))
         optimiser.zero_grad()
-        trainer._loss(part, params()).backward()  # type: ignore[no-untyped-call]
+        trainer.loss(part, params()).backward()  # type: ignore[no-untyped-call]
         classifier.forwards += 4 * len(part)
         optimiser.step()
     weights = sum(layer.size for layer in layers)

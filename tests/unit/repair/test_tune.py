@@ -11,7 +11,8 @@ from builders import dense, open_bytes
 
 from lancet_onnx.repair import Judge, Judged, Offer, TuneSettings, tune
 from lancet_onnx.repair.choose import ABOUT_AS_MANY, AS_GOOD, pick
-from lancet_onnx.repair.tune import Proposal, _top, _Trainer, offer_of, pruned, weights_of
+from lancet_onnx.repair.training import Trainer
+from lancet_onnx.repair.tune import Proposal, _top, offer_of, pruned, weights_of
 from lancet_onnx.runtime.classifier import Classifier
 from lancet_onnx.samples import Pairs
 
@@ -92,7 +93,7 @@ def test_equal_scores_do_not_widen_an_edit():
 
 def test_what_a_sure_model_would_learn_is_no_dust(backdoored: Classifier, pairs: Pairs):
     """Numbers under 1e-38 slow a CPU down; cutting at the logits keeps them from arising."""
-    trainer = _Trainer(backdoored, pairs, QUICK, 0)
+    trainer = Trainer(backdoored, pairs, QUICK, 0)
     scores = trainer._run(trainer.bad[:1], trainer._params(trainer.leaves))
     dust = torch.tensor([[1e-13, 1e-3, -1e-30]])
     (gradient,) = torch.autograd.grad(scores, [scores], dust, retain_graph=True)
@@ -105,7 +106,7 @@ def test_a_mixture_of_stamped_images_is_the_stamped_mixture(backdoored: Classifi
     good = rng.random((8, 4), dtype=np.float32)
     stamped = good * (1 - mask) + pattern * mask
     labels = np.arange(8) % 3
-    trainer = _Trainer(backdoored, Pairs(stamped, good, labels, labels), QUICK, 0)
+    trainer = Trainer(backdoored, Pairs(stamped, good, labels, labels), QUICK, 0)
     bad, clean = trainer._mixed(torch.arange(8))
     assert (clean[:4] != torch.from_numpy(good[:4])).all()
     assert torch.equal(clean[4:], torch.from_numpy(good[4:]))
@@ -115,7 +116,7 @@ def test_a_mixture_of_stamped_images_is_the_stamped_mixture(backdoored: Classifi
 
 @pytest.mark.parametrize("shape", [(4, 3, 20, 30), (4, 20, 30, 3)])
 def test_images_are_shifted_along_height_and_width(backdoored: Classifier, pairs: Pairs, shape):
-    trainer = _Trainer(backdoored, pairs, replace(QUICK, shift=0.1), 0)
+    trainer = Trainer(backdoored, pairs, replace(QUICK, shift=0.1), 0)
     images = torch.rand(shape)
     axes = [axis for axis, size in enumerate(shape) if size in (20, 30)]
     shifts = set()
@@ -134,7 +135,7 @@ def test_images_are_shifted_along_height_and_width(backdoored: Classifier, pairs
 
 
 def test_what_is_no_image_is_not_shifted(backdoored: Classifier, pairs: Pairs):
-    trainer = _Trainer(backdoored, pairs, replace(QUICK, shift=0.5), 0)
+    trainer = Trainer(backdoored, pairs, replace(QUICK, shift=0.5), 0)
     assert torch.equal(trainer._moved(trainer.good), trainer.good)
 
 
