@@ -21,7 +21,6 @@ from lancet_onnx.runtime.layers import find_layers
 from lancet_onnx.samples import Pairs
 from lancet_onnx.types import ParamName, Progress, no_progress
 
-
 _PRUNED = (0.5, 0.7, 0.85)
 _PRUNING_COSTS = 0.001
 """Pruning tries to keep these shares of the weights, and may cost this much (`Judged.cost`)."""
