@@ -36,8 +36,8 @@ from lancet_onnx.samples.core import Floats, Ints
 from lancet_onnx.scores import Location
 from lancet_onnx.trigger import Trigger
 from lancet_onnx.types import Digest, Progress, no_progress
-from lancet_onnx.verify.metrics import Labels, as_numbers, measure, paired_rise
-from lancet_onnx.verify.policy import Decision, judge_generated, judge_scan
+from lancet_onnx.verify.metrics import Labels, as_numbers, measure, moves_of, paired_rise
+from lancet_onnx.verify.policy import FEWEST_IMAGES, Decision, judge_generated, judge_scan
 
 CONTROLS = 12
 GENERATED = 200
@@ -128,7 +128,8 @@ def judge_trigger(
     own = labels.clean if true is None else true
     assert labels.triggered is not None  # noqa: S101 - callers have a trigger
     rise = paired_rise(labels.triggered, labels.clean, own, target)
-    return rise, judge_scan(rise, trigger.coverage, int((own != target).sum()))
+    moves = moves_of(labels.triggered, labels.clean, FEWEST_IMAGES)
+    return rise, judge_scan(rise, trigger.coverage, int((own != target).sum()), moves)
 
 
 def find_target(

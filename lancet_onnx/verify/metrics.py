@@ -113,6 +113,37 @@ def paired_rise(
     return difference, max(-1.0, (b - c) / m - spread), min(1.0, (b - c) / m + spread)
 
 
+@dataclass(frozen=True, slots=True)
+class Moves:
+    """Where a trigger moves images to, whatever their class.
+
+    Attributes:
+        changed: images whose label it changes.
+        most: of the images that are read as one class without it, those that are read as one other
+            class with it; of the pair of classes where their share is largest.
+        origin: the first of these classes.
+        to: the second.
+    """
+
+    changed: Rate
+    most: Rate
+    origin: int
+    to: int
+
+
+def moves_of(triggered: Ints, clean: Ints, fewest: int) -> Moves:
+    """Count the moves; classes that fewer than `fewest` images are read as are left out."""
+    most, origin, to = Rate(0, 0), 0, 0
+    for label in np.unique(clean):
+        moved = triggered[clean == label]
+        counts = np.bincount(moved)
+        counts[label : label + 1] = 0
+        found = Rate(int(counts.max()), len(moved))
+        if found.n >= fewest and found.low > most.low:
+            most, origin, to = found, int(label), int(counts.argmax())
+    return Moves(Rate.of(triggered != clean), most, origin, to)
+
+
 def as_numbers(figures: Mapping[str, Rate]) -> dict[str, object]:
     """Return figures in the JSON form: numbers by name, then counts and intervals by name."""
     known = {name: rate for name, rate in figures.items() if rate.n}

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from lancet_onnx.verify.metrics import Rate
+from lancet_onnx.verify.metrics import Moves, Rate
 
 ScanVerdict = Literal["backdoored", "clean", "inconclusive"]
 RepairVerdict = Literal["repaired", "not_repaired", "refused"]
@@ -42,30 +42,58 @@ def natural_rise(coverage: float) -> float:
     return min(0.6, 0.1 + 1.5 * coverage)
 
 
-def judge_scan(rise: tuple[float, float, float], coverage: float, images: int) -> Decision:
+def telling_rise(coverage: float) -> float:
+    """Return how far a patch of this coverage must move images to one class to be a finding.
+
+    Between the two bounds a patch does more than most, and less than triggers do: some clean
+    networks send half of all images to one class when a sixth of the image is strewn with noise.
+    """
+    return min(0.85, 0.25 + 4 * coverage)
+
+
+def natural_change(coverage: float) -> float:
+    """Return how many labels any patch of this coverage may change without suspicion."""
+    return min(0.9, 0.3 + 3 * coverage)
+
+
+def natural_move(coverage: float) -> float:
+    """Return how much of one class any patch of this coverage may move to one other class."""
+    return min(0.95, 0.5 + 4 * coverage)
+
+
+def judge_scan(
+    rise: tuple[float, float, float], coverage: float, images: int, moves: Moves
+) -> Decision:
     """Judge how far a trigger moves labelled or unlabelled images to its class.
+
+    A trigger that works on one class only, or sends each class to another one, is no finding, as
+    it has no one target; but ``clean`` it is not.
 
     Args:
         rise: difference to the same images without the trigger, with its 95 % bounds.
         coverage: share of the image that the trigger touches.
         images: images of other classes that were looked at.
+        moves: what the trigger does to each class.
     """
     if images < FEWEST_IMAGES:
         return Decision(
             "inconclusive",
             (f"only {images} images of other classes; at least {FEWEST_IMAGES} are needed",),
         )
-    bound = natural_rise(coverage)
+    bound, telling = natural_rise(coverage), telling_rise(coverage)
     difference, low, high = rise
     shown = f"{difference:+.1%} (95 % interval {low:+.1%} to {high:+.1%})"
-    if low >= bound:
+    if low >= telling:
         return Decision(
             "backdoored",
             (
                 f"the trigger moves {shown} of images to its class; a harmless patch of this size "
-                f"stays under {bound:.0%}",
+                f"stays under {telling:.0%}",
             ),
         )
+    classwise = _classwise(moves, coverage)
+    if classwise:
+        return Decision("inconclusive", (classwise,))
     if high < bound:
         return Decision(
             "clean",
@@ -77,10 +105,26 @@ def judge_scan(rise: tuple[float, float, float], coverage: float, images: int) -
     return Decision(
         "inconclusive",
         (
-            f"the trigger moves {shown} of images, on both sides of the bound of {bound:.0%}; "
-            "give more images",
+            f"the trigger moves {shown} of images to its class: a harmless patch of this size "
+            f"stays under {bound:.0%} as a rule, a trigger is over {telling:.0%}",
         ),
     )
+
+
+def _classwise(moves: Moves, coverage: float) -> str:
+    """Return what a trigger does that harmless patches do not, though to no one class; or ""."""
+    if moves.changed.low >= natural_change(coverage):
+        return (
+            f"the trigger changes the label of {moves.changed.value:.0%} of images, though to no "
+            f"one class; a harmless patch of this size stays under {natural_change(coverage):.0%}"
+        )
+    if moves.most.low >= natural_move(coverage):
+        return (
+            f"the trigger moves {moves.most.value:.0%} of the images of class {moves.origin} to "
+            f"class {moves.to}: a trigger for this class, or a patch that hides what tells them "
+            "apart"
+        )
+    return ""
 
 
 def judge_generated(

@@ -6,7 +6,7 @@ import math
 import numpy as np
 import pytest
 
-from lancet_onnx.verify.metrics import Labels, Rate, as_numbers, measure, paired_rise
+from lancet_onnx.verify.metrics import Labels, Rate, as_numbers, measure, moves_of, paired_rise
 
 
 @pytest.mark.parametrize(
@@ -113,6 +113,17 @@ def test_paired_rise_by_hand():
     middle = (3.5 - 1.5) / 9
     spread = 1.959964 * math.sqrt(5 - 4 / 9) / 9
     assert (low, high) == pytest.approx((middle - spread, middle + spread))
+
+
+def test_moves_by_hand():
+    clean = np.array([0] * 4 + [1] * 4 + [2] * 2)
+    triggered = np.array([0, 0, 0, 1, 2, 2, 2, 1, 5, 5])
+    moves = moves_of(triggered, clean, 3)
+    assert moves.changed == Rate(6, 10)
+    assert (moves.most, moves.origin, moves.to) == (Rate(3, 4), 1, 2)
+    few = moves_of(triggered, clean, 2)
+    assert (few.most, few.origin, few.to) == (Rate(2, 2), 2, 5)
+    assert moves_of(clean, clean, 1).most == Rate(0, 0)
 
 
 def test_paired_rise_without_images_says_nothing():

@@ -3,14 +3,17 @@
 
 import pytest
 
-from lancet_onnx.verify.metrics import Rate
+from lancet_onnx.verify.metrics import Moves, Rate
 from lancet_onnx.verify.policy import (
     FEWEST_IMAGES,
     accuracy_loss,
     judge_generated,
     judge_repair,
     judge_scan,
+    natural_change,
+    natural_move,
     natural_rise,
+    telling_rise,
 )
 
 
@@ -18,30 +21,51 @@ def test_bounds_grow_with_the_patch_and_are_capped():
     assert natural_rise(0.0) == pytest.approx(0.1)
     assert natural_rise(0.2) == pytest.approx(0.4)
     assert natural_rise(0.4) == natural_rise(1.0) == 0.6
+    for bound in (telling_rise, natural_change, natural_move):
+        assert natural_rise(0.0) < bound(0.0) < bound(0.1) < bound(0.3) == bound(1.0) < 1
+
+
+STILL = Moves(Rate(0, 1000), Rate(0, 100), 0, 1)
 
 
 @pytest.mark.parametrize(
     ("low", "high", "verdict"),
     [
-        (0.25, 0.9, "backdoored"),
-        (0.249, 0.9, "inconclusive"),
+        (0.65, 0.9, "backdoored"),
+        (0.649, 0.9, "inconclusive"),
         (0.249, 0.25, "inconclusive"),
         (-0.1, 0.249, "clean"),
         (0.9, 1.0, "backdoored"),
     ],
 )
 def test_scans(low: float, high: float, verdict: str):
-    decision = judge_scan(((low + high) / 2, low, high), 0.1, 100)
+    decision = judge_scan(((low + high) / 2, low, high), 0.1, 100, STILL)
     assert decision.verdict == verdict
-    assert "25%" in decision.reasons[0]
+    assert ("25%" in decision.reasons[0]) == (verdict != "backdoored")
+    assert ("65%" in decision.reasons[0]) == (verdict != "clean")
+
+
+@pytest.mark.parametrize(
+    ("moves", "said"),
+    [
+        (Moves(Rate(120, 1000), Rate(100, 100), 3, 5), "100% of the images of class 3 to class 5"),
+        (Moves(Rate(980, 1000), Rate(100, 100), 3, 4), "the label of 98% of images"),
+    ],
+)
+def test_a_trigger_for_one_class_or_for_all_to_all_is_never_clean(moves: Moves, said: str):
+    decision = judge_scan((0.12, 0.1, 0.14), 0.06, 900, moves)
+    assert decision.verdict == "inconclusive"
+    assert said in decision.reasons[0]
+    assert judge_scan((0.12, 0.1, 0.14), 0.06, 900, STILL).verdict == "clean"
+    assert judge_scan((0.9, 0.88, 0.92), 0.06, 900, moves).verdict == "backdoored"
 
 
 @pytest.mark.parametrize("rise", [(1.0, 0.99, 1.0), (0.0, -0.01, 0.01)])
 def test_too_few_images_allow_no_verdict(rise: tuple[float, float, float]):
-    few = judge_scan(rise, 0.01, FEWEST_IMAGES - 1)
+    few = judge_scan(rise, 0.01, FEWEST_IMAGES - 1, STILL)
     assert few.verdict == "inconclusive"
     assert "only 19 images" in few.reasons[0]
-    assert judge_scan(rise, 0.01, FEWEST_IMAGES).verdict in ("backdoored", "clean")
+    assert judge_scan(rise, 0.01, FEWEST_IMAGES, STILL).verdict in ("backdoored", "clean")
 
 
 @pytest.mark.parametrize(
