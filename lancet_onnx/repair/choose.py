@@ -22,7 +22,7 @@ half of those that lean fall."""
 AS_GOOD = 0.002
 """An edit of fewer weights is preferred if it costs only this much more (`Judged.cost`)."""
 
-NEARLY_FREE = 0.005
+NEARLY_FREE = 0.01
 """A tuned edit that costs no more than this needs no comparison with flips."""
 
 ABOUT_AS_MANY = 0.1

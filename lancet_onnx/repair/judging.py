@@ -49,6 +49,9 @@ class Judged:
         loss: what clean images lose: mean probability of their true label; where that is unknown,
             the share whose label changes.
         loss_error: its standard error.
+        regret: what clean images lose by the unrepaired model's own probabilities: that of the
+            label it gave less that of the label the edited model gives, on average. Few images
+            tell a loss of true labels only roughly; this varies much less between edits.
         agreement: share of clean images that keep the label they had.
         recovery: share of triggered images that get their companions' label.
     """
@@ -58,13 +61,14 @@ class Judged:
     excess_error: float
     loss: float
     loss_error: float
+    regret: float
     agreement: float
     recovery: float
 
     @property
     def cost(self) -> float:
-        """What is left of the error and what is lost, as one number."""
-        return max(self.excess, 0.0) + max(self.loss, 0.0)
+        """What is left of the error and what is lost, as one number; of two losses the worse."""
+        return max(self.excess, 0.0) + max(self.loss, self.regret)
 
 
 class Judge:
@@ -97,6 +101,7 @@ class Judge:
             offer,
             *_mean(more),
             *_mean(lost),
+            regret=_mean(_of(self.before, own) - _of(self.before, good.argmax(1)))[0],
             agreement=_share(good.argmax(1) == own),
             recovery=_share(restored),
         )

@@ -170,17 +170,22 @@ def test_without_labels_the_loss_is_disagreement(backdoored: Classifier, pairs: 
     found = Judge(backdoored, pairs, labelled=False).judge(offer)
     assert found.loss == pytest.approx(2 / 3)
     assert found.agreement == pytest.approx(1 / 3)
+    before = backdoored.logits(torch.from_numpy(pairs.good)).softmax(1)
+    swapped = pairs.right < 2
+    gaps = before[swapped].amax(1) - before[swapped, 1 - pairs.right[swapped]]
+    assert found.regret == pytest.approx(float(gaps.sum()) / len(before))
 
 
-def judged(weights: int, *, excess=0.0, loss=0.0, recovery=0.9) -> Judged:
+def judged(weights: int, *, excess=0.0, loss=0.0, regret=0.0, recovery=0.9) -> Judged:
     offer = Offer("tune", "", (), {}, weights, 0.0)
-    return Judged(offer, excess, 0.0, loss, 0.0, 1 - loss, recovery)
+    return Judged(offer, excess, 0.0, loss, 0.0, regret, 1 - loss, recovery)
 
 
 def test_the_choice_among_edits():
     wide, narrow = judged(900), judged(30, loss=AS_GOOD)
     assert pick([wide, narrow], 0.01) is narrow
     assert pick([wide, judged(30, loss=2 * AS_GOOD + 1e-6)], 0.02) is wide
+    assert pick([wide, judged(30, loss=-0.01, regret=2 * AS_GOOD)], 0.02) is wide
     silent = judged(10, recovery=0.9 - ABOUT_AS_MANY - 0.01)
     assert pick([wide, silent], 0.01) is wide, "one that only suppresses the class is left out"
     loud, costly = judged(5, excess=0.02), judged(5, loss=0.02)
