@@ -110,6 +110,13 @@ def test_repairs(attack: int, accuracy: int, verdict: str):
     assert len(decision.reasons) == (2 if attack == accuracy else 1)
 
 
+@pytest.mark.parametrize("accuracy", range(20, 1001, 7))
+def test_a_loss_of_the_budget_is_not_over_it(accuracy: int):
+    before, after = figures(1000, accuracy), figures(20, accuracy - 10)
+    assert judge_repair(before, after, 0.01).verdict == "repaired"
+    assert judge_repair(before, figures(20, accuracy - 11), 0.01).verdict == "not_repaired"
+
+
 def test_a_repair_without_labels_is_judged_by_agreement():
     before, after = figures(1000), figures(0)
     del before["clean_accuracy"], after["clean_accuracy"]
