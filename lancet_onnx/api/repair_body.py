@@ -5,20 +5,34 @@ from __future__ import annotations
 
 from lancet_onnx.api.subject import Subject
 from lancet_onnx.patch import Patch
-from lancet_onnx.repair import SEARCH, Choice, Settings, TuneSettings
+from lancet_onnx.repair import (
+    CHOICE,
+    PRUNING,
+    SEARCH,
+    TRAINING,
+    Choice,
+    Settings,
+    TuneSettings,
+)
 from lancet_onnx.runtime.layers import find_layers
 from lancet_onnx.samples import Material
 from lancet_onnx.verify.metrics import Rate
 
 
-def describe_edit(made: Settings | TuneSettings, material: Material) -> tuple[str, ...]:
-    """Name how an edit was made, with all parameters and how many images served which purpose."""
+def describe_edit(
+    made: Settings | TuneSettings, material: Material, *, compared: bool
+) -> tuple[str, ...]:
+    """Name how an edit was made, with all parameters and how many images served which purpose.
+
+    With `compared` it was taken from several.
+    """
+    ways = (SEARCH,) if isinstance(made, Settings) else (TRAINING, PRUNING)
     images = (
         f"images(pairs={len(material.pairs)}, stop={len(material.stop)}, "
         f"lessons={len(material.lessons)}, check={len(material.check)}, "
         f"guard={len(material.guard)}, labelled={material.guard_labels is not None})"
     )
-    return (str(made), *([SEARCH] if isinstance(made, Settings) else []), images)
+    return (str(made), *ways, *((CHOICE,) if compared else ()), images)
 
 
 def changed_layers(subject: Subject, patch: Patch | None) -> list[dict[str, object]]:

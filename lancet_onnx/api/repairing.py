@@ -157,6 +157,7 @@ def _edit(
 ) -> _Done:
     """Locate, choose an edit, write it and have it judged."""
     classifier, method = subject.classifier, _method_of(options)
+    compared = method in ("auto", "tune")
     with clock.stage("pairs"):
         material = stamped_material(
             classifier,
@@ -165,7 +166,7 @@ def _edit(
             evidence.prepared.preprocess,
             evidence.target,
             options.sizes,
-            aside=method in ("auto", "tune"),
+            aside=compared,
         )
     find = locate_as_published if options.as_published else locate
     with clock.stage("locate"):
@@ -179,7 +180,11 @@ def _edit(
     with clock.stage("write and verify", 4 * len(evidence.figures)):
         made = settings if choice.chosen.offer.method != "tune" else tuning
         described = " | ".join(
-            (location.method, *describe_edit(made, material), _described(evidence))
+            (
+                location.method,
+                *describe_edit(made, material, compared=compared),
+                _described(evidence),
+            )
         )
         patch = to_patch(subject.model, choice.chosen.offer.params, described, seed, {})
         refusal = None if choice.reached else _over_budget(choice.chosen, settings)

@@ -15,7 +15,7 @@ from lancet_onnx.samples import Material
 from lancet_onnx.scores import Location
 from lancet_onnx.types import Method, Progress, no_progress
 
-LEFT_OVER = 0.02
+STILL_LEAN = 0.02
 """An edit is good enough if so many more triggered images than companions lean to the error; about
 half of those that lean fall."""
 
@@ -31,13 +31,19 @@ ABOUT_AS_MANY = 0.1
 HOPELESS = 0.01
 """Narrowing ends when an edit costs this much more than a wider one."""
 
+_PRUNING_IMAGES = 256
+
+CHOICE = (
+    f"choice(still-lean={STILL_LEAN}, as-good={AS_GOOD}, nearly-free={NEARLY_FREE}, "
+    f"about-as-many={ABOUT_AS_MANY}, hopeless={HOPELESS}, pruning-images={_PRUNING_IMAGES})"
+)
+"""Names how one of several edits is taken, with all parameters."""
+
 NOTHING = (
     "no number of changed weights in any one layer silences the trigger within the limits; "
     "--method tune changes several layers at once"
 )
 """What is said where flips or mutes come to nothing."""
-
-_PRUNING_IMAGES = 256
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -115,7 +121,7 @@ def _fits(judged: Judged, max_loss: float) -> bool:
 
     Whether it is says the other half of the images.
     """
-    quiet = judged.excess - judged.excess_error <= LEFT_OVER
+    quiet = judged.excess - judged.excess_error <= STILL_LEAN
     return quiet and judged.loss - judged.loss_error <= max_loss
 
 

@@ -12,7 +12,7 @@ be lessons as well: mixtures of two pairs, shifted companions.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -54,11 +54,7 @@ class TuneSettings:
     shift: float = 0.07
 
     def __str__(self) -> str:
-        return (
-            f"tune(warm={self.warm}, ladder={self.ladder}, steps={self.steps}, "
-            f"batch={self.batch}, rate={self.rate}, clean={self.clean}, push={self.push}, "
-            f"mix={self.mix}, shift={self.shift})"
-        )
+        return repr(self).replace(type(self).__name__, "tune", 1)
 
 
 _BETA1, _BETA2, _EPSILON = 0.9, 0.99, 1e-8
@@ -72,6 +68,12 @@ with."""
 
 _IMAGE_AXES = 4
 _RANKING_BATCHES = 8
+
+TRAINING = (
+    f"training(moments={_BETA1}/{_BETA2}, margin={MARGIN}, dust={DUST}, "
+    f"ranking={_RANKING_BATCHES} batches)"
+)
+"""Names how weights are ranked and learn, with all parameters."""
 
 
 class Trainer:
@@ -91,6 +93,7 @@ class Trainer:
         self.taken = 0
         self.draw = torch.Generator().manual_seed(seed)
         self.batches = self._batches()
+        self.axes = _height_and_width(self.good.shape)
 
     def promise(self) -> Tensors:
         """Return |gradient * weight| of the triggered images' loss: what a change could do."""
@@ -138,9 +141,9 @@ class Trainer:
         with torch.no_grad():
             answers = self._run(torch.cat([good, moved]), {})
         clean = torch.cat([good[1::2], moved])
-        before = torch.cat([answers[1 : len(good) : 2], answers[len(good) :]]).softmax(1)
+        before = torch.cat([answers[1 : len(good) : 2], answers[len(good) :]])
         scores = self._run(torch.cat([bad, clean]), params)
-        kept = functional.kl_div(scores[len(bad) :].log_softmax(1), before, reduction="batchmean")
+        kept = self._apart(scores[len(bad) :], before)
         triggered = self._triggered(scores[: len(bad)], answers[: len(good)], self.wrong[part])
         return triggered + self.settings.clean * kept
 
@@ -148,14 +151,15 @@ class Trainer:
         self, scores: torch.Tensor, before: torch.Tensor, wrong: torch.Tensor
     ) -> torch.Tensor:
         """Return the triggered images' term; `before` is what the teacher says of the others."""
-        restored = functional.kl_div(
-            scores.log_softmax(1), before.softmax(1), reduction="batchmean"
-        )
         # No more is asked for than without the trigger, and what the model takes for the wrong
         # label anyhow is not to be mended.
         usual = _lead(before, wrong).clamp(min=-MARGIN)
         over = functional.relu(_lead(scores, wrong) - usual)
-        return restored + self.settings.push * over.mean()
+        return self._apart(scores, before) + self.settings.push * over.mean()
+
+    def _apart(self, scores: torch.Tensor, before: torch.Tensor) -> torch.Tensor:
+        """Return KL(before || scores) of logits, on average over images."""
+        return functional.kl_div(scores.log_softmax(1), before.softmax(1), reduction="batchmean")
 
     def _mixed(self, part: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Return pairs, some of them mixtures of two.
@@ -175,17 +179,12 @@ class Trainer:
         return next(both), next(both)
 
     def _moved(self, images: torch.Tensor) -> torch.Tensor:
-        """Return images all shifted by the same few pixels; what is not an image stays.
-
-        The two longest axes are taken for height and width, whatever the layout.
-        """
-        if images.ndim != _IMAGE_AXES:
+        """Return images all shifted by the same few pixels."""
+        if not self.axes:
             return images
-        sizes = torch.tensor(images.shape[1:])
-        axes = (1 + sizes.argsort(descending=True)[:2]).tolist()
-        most = [round(self.settings.shift * images.shape[axis]) for axis in axes]
+        most = [round(self.settings.shift * images.shape[axis]) for axis in self.axes]
         by = [int(torch.randint(-m, m + 1, (), generator=self.draw)) for m in most]
-        return images.roll(by, axes)
+        return images.roll(by, self.axes)
 
     def _run(self, inputs: torch.Tensor, params: Tensors) -> torch.Tensor:
         signature = self.classifier.signature
@@ -215,6 +214,13 @@ class Trainer:
         while True:
             order = torch.randperm(count, generator=self.draw).to(self.good.device)
             yield from torch.split(order[: count - count % size], size)
+
+
+def _height_and_width(shape: Sequence[int]) -> tuple[int, ...]:
+    """Return the two longest axes of images, whatever their layout; none for what is no image."""
+    if len(shape) != _IMAGE_AXES:
+        return ()
+    return tuple(sorted(range(1, _IMAGE_AXES), key=lambda axis: -shape[axis])[:2])
 
 
 def _without_dust(gradient: torch.Tensor) -> torch.Tensor:

@@ -25,6 +25,9 @@ _PRUNED = (0.5, 0.7, 0.85)
 _PRUNING_COSTS = 0.001
 """Pruning tries to keep these shares of the weights, and may cost this much (`Judged.cost`)."""
 
+PRUNING = f"pruning(shares={_PRUNED}, costs={_PRUNING_COSTS})"
+"""Names how edits are pruned, with all parameters."""
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Proposal:

@@ -109,7 +109,12 @@ def judge_scan(
         "inconclusive",
         (
             f"the trigger moves {shown} of images to its class: a harmless patch of this size "
-            f"stays under {bound:.0%} as a rule, a trigger is over {telling:.0%}",
+            f"stays under {bound:.0%} as a rule, a trigger is over {telling:.0%}; "
+            + (
+                "give more images"
+                if low < bound or high >= telling
+                else "look at what it does to the images, and at other models of the same task"
+            ),
         ),
     )
 
@@ -119,13 +124,14 @@ def _classwise(moves: Moves, coverage: float) -> str:
     if moves.changed.low >= natural_change(coverage):
         return (
             f"the trigger changes the label of {moves.changed.value:.0%} of images, though to no "
-            f"one class; a harmless patch of this size stays under {natural_change(coverage):.0%}"
+            f"one class; a harmless patch of this size stays under {natural_change(coverage):.0%}. "
+            "Do not trust the model: an all-to-all trigger does this, and no repair is made for it"
         )
     if moves.most.low >= natural_move(coverage):
         return (
             f"the trigger moves {moves.most.value:.0%} of the images of class {moves.origin} to "
             f"class {moves.to}: a trigger for this class, or a patch that hides what tells them "
-            "apart"
+            "apart; look at these images, and at what other models of the same task say of them"
         )
     return ""
 

@@ -6,7 +6,8 @@
 The paper zeroes more and more weights of a layer, runs the whole network each time, and does that
 for each pair and layer (section 4.2); it takes 100 to 1,000 pairs. We gallop and bisect, run the
 network from the layer on only, and take 20 pairs. Both are counted in image-forwards: a suffix
-counts by its share of the multiplications.
+counts by its share of the multiplications. Search is what answers the ladder; location is all of
+it, with importance values and what the weights are worth to 200 clean images.
 """
 
 from __future__ import annotations
@@ -25,8 +26,9 @@ import torch
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from lancet_onnx.locate import locate, locate_as_published
-from lancet_onnx.locate.ablation import restorer
+from lancet_onnx.locate.ablation import ablate, restorer
 from lancet_onnx.pairs import stamped_material
+from lancet_onnx.runtime.classifier import Classifier
 from lancet_onnx.samples import Sizes
 from tests.bench.compare import find_cases
 from tests.bench.compare_runs import Bench, Case
@@ -38,10 +40,13 @@ HEADING = (
     "layers",
     "pairs",
     "ladder, image-forwards",
-    "ours, same pairs",
+    "our location, same pairs",
     "ratio",
-    "ours, 20 pairs",
+    "our location, 20 pairs",
     "ratio",
+    "its search",
+    "ratio",
+    "of that the last layer",
 )
 
 
@@ -63,8 +68,23 @@ def counted_rungs() -> Iterator[list[int]]:
         yield rungs
 
 
-def row(case: Case) -> tuple[list[str], tuple[float, float]]:
-    """Locate in one model by both; return the table's cells and the two ratios."""
+@contextmanager
+def counted_searches(classifier: Classifier) -> Iterator[list[float]]:
+    """Count the image-forwards of each layer's search."""
+    spent: list[float] = []
+
+    def counting(*args: Any) -> Any:
+        before = classifier.forwards
+        found = ablate(*args)
+        spent.append(classifier.forwards - before)
+        return found
+
+    with mock.patch("lancet_onnx.locate.locator.ablate", counting):
+        yield spent
+
+
+def row(case: Case) -> tuple[list[str], list[float]]:
+    """Locate in one model by both; return the table's cells and the three ratios."""
     bench = Bench.open(case, 0)
     classifier = bench.subject.classifier
 
@@ -79,13 +99,15 @@ def row(case: Case) -> tuple[list[str], tuple[float, float]]:
     spent = []
     for given in (many, few):
         before = classifier.forwards
-        locate(classifier, given)
+        with counted_searches(classifier) as searches:
+            locate(classifier, given)
         spent.append(classifier.forwards - before)
-    ratios = (rungs[0] / spent[0], rungs[0] / spent[1])
+    spent.append(sum(searches))
+    ratios = [rungs[0] / count for count in spent]
     cells = [case.name, str(layers), str(len(many.pairs)), f"{rungs[0]:,}"]
     for count, ratio in zip(spent, ratios, strict=True):
         cells += [f"{count:,.0f}", f"{ratio:.1f}"]
-    return cells, ratios
+    return [*cells, f"{searches[-1] / sum(searches):.1%}"], ratios
 
 
 def main() -> int:
@@ -97,8 +119,11 @@ def main() -> int:
     torch.set_num_threads(1)
     found = [row(case) for case in find_cases(options.cases, options.only)]
     print(markdown(HEADING, [cells for cells, _ in found]))
-    same, used = np.median([ratios for _, ratios in found], axis=0)
-    print(f"\nmedian ratio: {same:.1f} on the same pairs, {used:.1f} as each is used")
+    same, used, search = np.median([ratios for _, ratios in found], axis=0)
+    print(
+        f"\nmedian ratio: {same:.1f} on the same pairs, {used:.1f} as each is used, {search:.1f} "
+        "the search alone"
+    )
     return 0
 
 

@@ -16,9 +16,11 @@ import argparse
 import json
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import torch
@@ -30,12 +32,15 @@ from lancet_onnx.locate import locate
 from lancet_onnx.pairs import stamped_material
 from lancet_onnx.pairs.generated import generated_samples
 from lancet_onnx.repair import Settings, TuneSettings, choose, to_patch
+from lancet_onnx.repair.training import Trainer
 from lancet_onnx.samples import Samples
 from lancet_onnx.types import Method
+from tests.bench import trainers
 from tests.bench.channels import scale_channels
 from tests.bench.compare import find_cases
 from tests.bench.compare_runs import Bench
 from tests.bench.compare_table import read_lines
+from tests.bench.trainers import by_loss_alone
 
 Line = dict[str, Any]
 
@@ -47,7 +52,8 @@ USUAL, FLIPS = TuneSettings(), Settings()
 class Variant:
     """One way to repair: which images it gets, by which method, with which settings.
 
-    With `channels` whole channels are scaled instead.
+    With `channels` whole channels are scaled instead. `instead` puts other things in the place of
+    the library's, by their import paths.
     """
 
     images: Callable[[Bench], Samples]
@@ -55,6 +61,7 @@ class Variant:
     tuning: TuneSettings = USUAL
     settings: Settings = FLIPS
     channels: bool = False
+    instead: Mapping[str, object] = field(default_factory=dict)
 
 
 def all_images(bench: Bench) -> Samples:
@@ -81,6 +88,17 @@ def generated(bench: Bench) -> Samples:
     return replace(made, labels=None)
 
 
+def trained_by(trainer: type[Trainer]) -> Variant:
+    return Variant(all_images, instead={"lancet_onnx.repair.tune.Trainer": trainer})
+
+
+def chosen_by(**constants: float) -> Variant:
+    return Variant(
+        all_images,
+        instead={f"lancet_onnx.repair.choose.{name}": value for name, value in constants.items()},
+    )
+
+
 ABLATION: Mapping[str, Variant] = {
     "tune, as it is": Variant(all_images),
     "auto, as it is": Variant(all_images, "auto"),
@@ -103,6 +121,24 @@ ABLATION: Mapping[str, Variant] = {
     "twice the steps": Variant(all_images, tuning=replace(USUAL, steps=160)),
     "twice the rate": Variant(all_images, tuning=replace(USUAL, rate=2 * USUAL.rate)),
     "half the rate": Variant(all_images, tuning=replace(USUAL, rate=USUAL.rate / 2)),
+    "one step size for all layers": trained_by(trainers.OneRate),
+    "a long memory of gradients": Variant(
+        all_images, instead={"lancet_onnx.repair.training._BETA2": 0.999}
+    ),
+    "labels as answers": trained_by(trainers.HardAnswers),
+    "softer answers": trained_by(trainers.SoftAnswers),
+    "a square loss on logits": trained_by(trainers.SquareLoss),
+    "averaged weights": trained_by(trainers.Averaged),
+    "only mixtures": Variant(all_images, tuning=replace(USUAL, mix=1.0)),
+    "half the batch, twice the steps": Variant(
+        all_images, tuning=replace(USUAL, batch=32, steps=160)
+    ),
+    "no pruning": Variant(all_images, instead={"lancet_onnx.repair.tune._PRUNED": ()}),
+    "choice without regret": Variant(
+        all_images, instead={"lancet_onnx.repair.judging.Judged.cost": property(by_loss_alone)}
+    ),
+    "choice: half a point for fewer weights": chosen_by(AS_GOOD=0.005, HOPELESS=0.03),
+    "choice: two points for fewer weights": chosen_by(AS_GOOD=0.02, HOPELESS=0.03),
     "a factor a channel, and biases": Variant(all_images, channels=True),
 }
 COUNTS = (5, 10, 20, 50, 200)
@@ -205,7 +241,10 @@ def main() -> int:
             bench = bench or Bench.open(case, options.seed)
             line: Line = {"model": case.name, "variant": name}
             try:
-                line |= run(bench, variant, options.seed)
+                with ExitStack() as stack:
+                    for target, value in variant.instead.items():
+                        stack.enter_context(mock.patch(target, value))
+                    line |= run(bench, variant, options.seed)
             except LancetError as error:
                 line["error"] = str(error)
             with options.results.open("a", encoding="utf-8") as file:

@@ -24,7 +24,7 @@ from lancet_onnx import (
 )
 from lancet_onnx.errors import DataError, OutputError, UnsupportedError
 from lancet_onnx.model.write import METADATA_KEY
-from lancet_onnx.repair import TuneSettings
+from lancet_onnx.repair import CHOICE, PRUNING, TRAINING, TuneSettings
 from lancet_onnx.report import Report
 from lancet_onnx.runtime.ort import OrtModel
 
@@ -259,7 +259,8 @@ def test_too_few_images_allow_no_repair(
 def test_the_method_of_a_patch_says_what_it_was_made_from(demo: Demo):
     method = from_bytes(demo.patch.read_bytes(), "patch").method
     assert demo.report.body["method"] == "tune"
-    assert str(TuneSettings()) in method
+    for constants in (str(TuneSettings()), TRAINING, PRUNING, CHOICE):
+        assert constants in method
     for what in ("pairs", "stop", "guard", "labelled", "target", "trigger", "data", "preprocess"):
         assert f"{what}=" in method, what
 
