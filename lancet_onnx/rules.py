@@ -23,6 +23,7 @@ class Rule:
 
 
 TRIGGER = Rule("LNC001", "a trigger controls the answer", "critical")
+RECONSTRUCTED = Rule("LNC002", "a reconstructed trigger controls the answer", "critical")
 
 NO_MODEL = Rule("LNC101", "not a complete ONNX model", "high")
 DAMAGED = Rule("LNC102", "damaged protobuf", "high")

@@ -7,16 +7,18 @@ usage errors need not wait for.
 
 from __future__ import annotations
 
-import json
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-from lancet_onnx_cli.choices import Color, Layout, Method, Mode, Resize
+from lancet_onnx_cli.arguments import data_of, place_of, refuse, search_of, trigger_of
+from lancet_onnx_cli.choices import Method
 from lancet_onnx_cli.options import (
     Answer,
+    Budget,
+    Classes,
     ColorOption,
     DataPath,
     DeviceOption,
@@ -36,6 +38,7 @@ from lancet_onnx_cli.options import (
     Reports,
     ResizeOption,
     Seed,
+    State,
     Std,
     StopCount,
     Target,
@@ -44,13 +47,11 @@ from lancet_onnx_cli.options import (
     TriggerPath,
     Verbose,
 )
-from lancet_onnx_cli.output import Output, emit, spare
+from lancet_onnx_cli.output import Output, emit, spare, spare_by
 from lancet_onnx_cli.patch_commands import patch_app
 from lancet_onnx_cli.running import limits_of, run
+from lancet_onnx_cli.scanned import from_scan as suspected
 from lancet_onnx_cli.signature_commands import signature_app
-
-if TYPE_CHECKING:
-    from lancet_onnx.api import DataOptions, TriggerOptions
 
 app = typer.Typer(
     name="lancet-onnx",
@@ -99,6 +100,9 @@ def scan_command(
     layout: LayoutOption = None,
     resize: ResizeOption = "squash",
     answer: Answer = None,
+    classes: Classes = None,
+    budget: Budget = None,
+    state: State = None,
     device: DeviceOption = "auto",
     seed: Seed = 0,
     formats: Formats = None,
@@ -108,22 +112,27 @@ def scan_command(
     quiet: Quiet = False,
     verbose: Verbose = False,
 ) -> int:
-    """Does this trigger control this model, and where does it sit?"""
+    """Is there a backdoor, for a given trigger or any, and where?"""
     output = Output.of(formats, outputs, quiet=quiet, verbose=verbose)
+    place = place_of(position)
     if trigger is None:
-        raise typer.BadParameter(
-            "scan needs --trigger: a picture of the suspected trigger. Looking for unknown "
-            "triggers is not built yet"
-        )
-    place = _place(position)
-    options = _data(data, preprocess, mean, std, color, layout, resize, answer)
-    spare(output, model, trigger, mask, options.path)
-    stamp = _trigger(trigger, mask, trigger_mode, place, target)
-    limits = limits_of(memory_limit, timeout, usual=True)
-    arguments = {
+        why = "is of a given trigger; give --trigger as well"
+        refuse(why, mask=mask, trigger_mode=trigger_mode, position=place)
+        refuse(f"{target} is of a given trigger; --classes {target} looks for one", target=target)
+    else:
+        why = "is of a search for unknown triggers, which --trigger makes needless"
+        refuse(why, classes=classes, budget=budget, state=state)
+    search = search_of(classes, budget, state, timeout)
+    limits = limits_of(memory_limit, timeout, usual=True, budget=budget)
+    options = data_of(data, preprocess, mean, std, color, layout, resize, answer)
+    spare(output, model, trigger, mask, options.path, state, attaching=trigger is None)
+    if state is not None:
+        spare_by(state, model, options.path)
+    arguments: dict[str, object] = {
         "model": model,
-        "trigger": stamp,
+        "trigger": trigger and trigger_of(trigger, mask, trigger_mode, place, target),
         "data": options,
+        **({} if trigger else {"search": search}),
         "device": device,
         "seed": seed,
     }
@@ -139,7 +148,7 @@ def repair_command(
     ],
     trigger: TriggerPath = None,
     from_scan: Annotated[
-        Path | None, typer.Option("--from", help="JSON of a scan: its trigger and target.")
+        Path | None, typer.Option("--from", help="JSON of a scan: its triggers and target.")
     ] = None,
     data: DataPath = None,
     method: Annotated[Method, typer.Option(help="What is done to weights.")] = ("auto"),
@@ -189,20 +198,22 @@ def repair_command(
         raise typer.BadParameter(
             "repair needs --trigger (a picture) or --from (the JSON of a scan)"
         )
-    place = _place(position)
-    options = _data(data, preprocess, mean, std, color, layout, resize, answer)
+    place = place_of(position)
+    options = data_of(data, preprocess, mean, std, color, layout, resize, answer)
     if options.path is None:
         raise typer.BadParameter("repair needs --data: clean images, labelled or not")
     spare(shown, model, trigger, mask, options.path, from_scan, output_path, patch)
-    from lancet_onnx.api import RepairOptions, Sizes
+    from lancet_onnx.api import RepairOptions, Sizes, SuspectOptions, TriggerOptions
 
+    against: TriggerOptions | SuspectOptions
     if from_scan is not None:
-        stamp = _from_scan(from_scan, model, trigger, mask, trigger_mode, place, target)
+        against = suspected(from_scan, model, trigger, mask, trigger_mode, place, target)
     elif trigger is not None:
-        stamp = _trigger(trigger, mask, trigger_mode, place, target)
+        against = trigger_of(trigger, mask, trigger_mode, place, target)
+    blind = isinstance(against, SuspectOptions)
     arguments = {
         "model": model,
-        "trigger": stamp,
+        "suspects" if blind else "trigger": against,
         "data": options,
         "options": RepairOptions(
             output_path,
@@ -220,7 +231,7 @@ def repair_command(
         "seed": seed,
     }
     limits = limits_of(memory_limit, timeout, usual=False)
-    return emit(run("repair", arguments, limits, shown), shown)
+    return emit(run("repair_blind" if blind else "repair", arguments, limits, shown), shown)
 
 
 @app.command("verify")
@@ -251,12 +262,12 @@ def verify_command(
 ) -> int:
     """Compare a repaired model with the original, by onnxruntime."""
     output = Output.of(formats, outputs, quiet=quiet, verbose=verbose)
-    place = _place(position)
-    options = _data(data, preprocess, mean, std, color, layout, resize, answer)
+    place = place_of(position)
+    options = data_of(data, preprocess, mean, std, color, layout, resize, answer)
     if options.path is None:
         raise typer.BadParameter("verify needs --data: images, labelled or not")
     spare(output, model, fixed, trigger, mask, options.path)
-    stamp = _trigger(trigger, mask, trigger_mode, place, target) if trigger else None
+    stamp = trigger_of(trigger, mask, trigger_mode, place, target) if trigger else None
     arguments = {
         "model": model,
         "fixed": fixed,
@@ -297,97 +308,3 @@ def doctor_command(formats: Formats = None, outputs: OutputPath = None) -> int:
     from lancet_onnx.api import doctor
 
     return emit(doctor(), output)
-
-
-def _data(
-    path: Path | None,
-    preprocess: str | None,
-    mean: str | None,
-    std: str | None,
-    color: Color | None,
-    layout: Layout | None,
-    resize: Resize,
-    answer: str | None,
-) -> DataOptions:
-    means, deviations = _numbers(mean, "--mean"), _numbers(std, "--std")
-    from lancet_onnx.api import DataOptions
-    from lancet_onnx_cli.policy_file import with_policy
-
-    return with_policy(
-        DataOptions(path, preprocess, means, deviations, color, layout, resize, answer)
-    )
-
-
-def _trigger(
-    path: Path,
-    mask: Path | None,
-    mode: Mode | None,
-    place: tuple[int, int] | None,
-    target: int | None,
-) -> TriggerOptions:
-    from lancet_onnx.api import TriggerOptions
-
-    return TriggerOptions(path, mask, mode, place, target)
-
-
-def _place(position: str | None) -> tuple[int, int] | None:
-    if position is None:
-        return None
-    try:
-        left, top = (int(part) for part in position.split(","))
-    except ValueError:
-        raise typer.BadParameter(
-            f"--position {position}: expected LEFT,TOP in pixels, such as 27,27"
-        ) from None
-    return left, top
-
-
-def _numbers(text: str | None, option: str) -> tuple[float, ...] | None:
-    if text is None:
-        return None
-    try:
-        return tuple(float(part) for part in text.split(","))
-    except ValueError:
-        raise typer.BadParameter(f"{option} {text}: expected comma-separated numbers") from None
-
-
-def _from_scan(
-    path: Path,
-    model: Path,
-    trigger: Path | None,
-    mask: Path | None,
-    mode: Mode | None,
-    place: tuple[int, int] | None,
-    target: int | None,
-) -> TriggerOptions:
-    """Return the trigger of a scan's first finding; options of the command line come first.
-
-    With another --trigger only the target is taken from the scan.
-    """
-    from lancet_onnx.api import load
-    from lancet_onnx.errors import DataError
-
-    try:
-        content = json.loads(path.read_text())
-        if not content["findings"]:
-            raise DataError(f"{path}: the scan found nothing, so there is nothing to repair")
-        finding, scanned = content["findings"][0], str(content["model"]["sha256"])
-        target = int(finding["target"]) if target is None else target
-        if trigger is None:
-            found = finding["trigger"]
-            trigger, mode = Path(found["path"]), mode or found["mode"]
-            mask = mask or (Path(found["mask"]) if found.get("mask") else None)
-            if place is None and found.get("position"):
-                place = int(found["position"][0]), int(found["position"][1])
-    except (OSError, ValueError, LookupError, TypeError) as error:
-        reason = getattr(error, "strerror", None) or type(error).__name__
-        raise DataError(
-            f"{path}: not the JSON of a scan ({reason}); expected a file that "
-            "`lancet-onnx scan ... -f json -o FILE` wrote"
-        ) from error
-    if str(load(model).digest) != scanned:
-        raise DataError(
-            f"{path}: this scan was of another model (sha256 {scanned[:12]}...) than {model}; scan "
-            "this one, or give --trigger instead of --from"
-        )
-    return _trigger(trigger, mask, mode, place, target)

@@ -26,6 +26,23 @@ Position = Annotated[
 Target = Annotated[
     int | None, typer.Option(help="The attacker's class (default: the one the trigger leads to).")
 ]
+Classes = Annotated[
+    str | None,
+    typer.Option(metavar="0,3,7", help="Without --trigger: look at these classes only."),
+]
+Budget = Annotated[
+    float | None,
+    typer.Option(
+        metavar="SECONDS", help="Without --trigger: the best verdict in this time (default: all)."
+    ),
+]
+State = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE",
+        help="Without --trigger: keep the search here; go on from it if it is there.",
+    ),
+]
 DataPath = Annotated[
     Path | None,
     typer.Option("--data", help="Folder of class folders, flat folder, .npz (x, y) or CSV."),
@@ -98,6 +115,6 @@ Timeout = Annotated[
     typer.Option(
         metavar="SECONDS",
         help="Run in a child process for at most this long; 0 for no limit. "
-        "Default: 3600 for scan, no limit for others.",
+        "Default: 3600 for scan, on top of --budget; no limit for others.",
     ),
 ]

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import typer
 from rich.console import Console
 
+from lancet_onnx_cli.attaching import attach, keeps, shown, spare_inputs
 from lancet_onnx_cli.choices import Format
 
 if TYPE_CHECKING:
@@ -63,26 +64,44 @@ class Output:
         pairs += [(_by_suffix(path), path) for path in reports or []]
         return cls(tuple(pairs), quiet, verbose)
 
+    @property
+    def json_files(self) -> tuple[Path, ...]:
+        """Where JSON goes that files can lie beside."""
+        return tuple(p for form, p in self.targets if form == Format.json and p and keeps(p))
 
-def spare(output: Output, *others: Path | None) -> None:
+
+def spare(output: Output, *others: Path | None, attaching: bool = False) -> None:
     """Refuse report files that cannot be written or that are among the other files of the call.
+
+    With `attaching`, files may come to lie beside a JSON report.
 
     Raises:
         OutputError: a missing folder, a folder in place of a file, an input or another output.
     """
     files = [path for _, path in output.targets if path is not None]
     for number, path in enumerate(files):
-        problem = ""
-        if path.is_dir():
-            problem = "is a folder; give the path of a file to write"
-        elif not path.absolute().parent.is_dir():
-            problem = "its folder does not exist; create it first"
-        elif any(_same(path, other) for other in [*others, *files[:number]] if other):
-            problem = "is another file of this call as well; give another path"
-        if problem:
-            from lancet_onnx.errors import OutputError
+        spare_by(path, *others, *files[:number])
+    for path in output.json_files if attaching else ():
+        spare_inputs(path, [other for other in others if other])
 
-            raise OutputError(f"{path}: {problem}")
+
+def spare_by(path: Path, *others: Path | None) -> None:
+    """Refuse one file that is to be written.
+
+    Raises:
+        OutputError: a missing folder, a folder in place of a file, or one of the others.
+    """
+    problem = ""
+    if path.is_dir():
+        problem = "is a folder; give the path of a file to write"
+    elif not path.absolute().parent.is_dir():
+        problem = "its folder does not exist; create it first"
+    elif any(_same(path, other) for other in others if other):
+        problem = "is another file of this call as well; give another path"
+    if problem:
+        from lancet_onnx.errors import OutputError
+
+        raise OutputError(f"{path}: {problem}")
 
 
 def _same(path: Path, other: Path) -> bool:
@@ -94,14 +113,18 @@ def _same(path: Path, other: Path) -> bool:
 def emit(report: Report, output: Output) -> int:
     """Write the report everywhere it is wanted, then return the exit code.
 
-    Without a format the tables go to stderr and the verdict, one word, to stdout.
+    Without a format the tables go to stderr and the verdict, one word, to stdout. What belongs
+    beside the JSON is written there, before it.
     """
     from lancet_onnx_cli.render import DESCRIBING, render_text, render_verdict
 
     on_stdout = [form for form, path in output.targets if path is None]
+    kept = output.json_files
+    unplaced, report = report, shown(report, kept[0] if kept else None)
     for form, path in output.targets:
         if path is not None:
-            _write(_content(report, form), path)
+            told = attach(unplaced, path) if path in kept and form == Format.json else report
+            _write(_content(told, form), path)
     if on_stdout == [Format.text]:
         render_text(report, Console())
     elif on_stdout:
@@ -113,6 +136,9 @@ def emit(report: Report, output: Output) -> int:
         if not output.quiet:
             render_text(report, Console(stderr=True))
         render_verdict(report, Console())
+    if report.attachments and not kept:
+        note = "the triggers that were found are not kept; -o FILE.json keeps them beside it"
+        typer.echo(note, err=True)
     if output.verbose:
         _stages(report)
     sys.stdout.flush()

@@ -6,11 +6,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
 
 from lancet_onnx.report import Report
 from lancet_onnx.report.html import FIGURES
+from lancet_onnx_cli.render_search import residual_risk, search
+from lancet_onnx_cli.tables import plain_table, safe
 
 _COLOUR = {
     "backdoored": "bold red",
@@ -35,7 +35,9 @@ def render_text(report: Report, console: Console) -> None:
     elif report.command.startswith("signature "):
         _signature(data, console)
     else:
+        search(data, console)
         _figures(data, console)
+        residual_risk(data, console)
         _changed(data, console)
         _located(data, console)
     _graph_logic(data, console)
@@ -43,17 +45,17 @@ def render_text(report: Report, console: Console) -> None:
         render_verdict(report, console)
     problem = "problem: " if report.command == "inspect" else ""
     for reason in report.reasons:
-        console.print(f"  {problem}{_text(reason)}", soft_wrap=True)
+        console.print(f"  {problem}{safe(reason)}", soft_wrap=True)
     new = "repaired model" if report.command == "repair" else "new model"
     made = ("repair", "patch diff", "patch compose")
     for key, what in (("output", new), *((("patch", "patch"),) if report.command in made else ())):
         written = data.get(key)
         if isinstance(written, Mapping):
-            console.print(f"{what}: {_text(written['path'])}", soft_wrap=True)
+            console.print(f"{what}: {safe(written['path'])}", soft_wrap=True)
     if report.command == "repair" and not data.get("output"):
         console.print("nothing was written (--keep writes the best that was found)")
     if report.command == "inspect" and data.get("next"):
-        console.print(f"next: {_text(data['next'])}", soft_wrap=True)
+        console.print(f"next: {safe(data['next'])}", soft_wrap=True)
 
 
 _SHOWN = 12
@@ -74,7 +76,7 @@ def _figures(data: Mapping[str, object], console: Console) -> None:
     before, after = data.get("before"), data.get("after")
     sides = [("before", before), ("after", after)] if before else [("", data.get("metrics"))]
     shown = [(heading, side) for heading, side in sides if isinstance(side, Mapping)]
-    table = _table("figure")
+    table = plain_table("figure")
     for heading, _ in shown:
         table.add_column(heading or "value", justify="right", no_wrap=True)
         table.add_column("95 % interval", no_wrap=True)
@@ -104,25 +106,17 @@ def _images(side: Mapping[str, object], name: str) -> str:
     return str(counts[name][1]) if isinstance(counts, Mapping) and name in counts else ""
 
 
-def _table(*names: str) -> Table:
-    """Return a plain table; `names` head columns of names, which fold and are never cut short."""
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
-    for name in names:
-        table.add_column(name, overflow="fold")
-    return table
-
-
 def _changed(data: Mapping[str, object], console: Console) -> None:
     layers = data.get("layers")
     if not isinstance(layers, list) or not layers:
         return
-    table = _table("changed in node", "initializer")
+    table = plain_table("changed in node", "initializer")
     for column in ("weights", "share"):
         table.add_column(column, justify="right", no_wrap=True)
     for layer in layers:
         table.add_row(
-            _text(layer["node"]),
-            _text(layer["initializer"]),
+            safe(layer["node"]),
+            safe(layer["initializer"]),
             str(layer["weights_changed"]),
             f"{layer['share']:.2%}",
         )
@@ -134,21 +128,20 @@ def _located(data: Mapping[str, object], console: Console) -> None:
     findings = data.get("findings")
     if not isinstance(findings, list) or not findings:
         return
-    console.print(
-        f"target class {findings[0]['target']}, trigger {_text(findings[0]['trigger']['path'])}",
-        soft_wrap=True,
-    )
+    path = findings[0]["trigger"]["path"]
+    what = "found by the search" if path is None else safe(path)
+    console.print(f"target class {findings[0]['target']}, trigger {what}", soft_wrap=True)
     layers = findings[0]["located"]
     if not layers:
         return
-    table = _table("where it sits: node", "initializer")
+    table = plain_table("where it sits: node", "initializer")
     for column in ("weights", "pairs located", "share needed"):
         table.add_column(column, justify="right", no_wrap=True)
     for layer in layers:
         share = f"{layer['share']:.2%}" if layer["pairs_located"] else ""
         table.add_row(
-            _text(layer["node"]) + (" *" if layer["chosen"] else ""),
-            _text(layer["initializer"]),
+            safe(layer["node"]) + (" *" if layer["chosen"] else ""),
+            safe(layer["initializer"]),
             str(layer["weights"]),
             f"{layer['pairs_located']}/{layer['pairs']}",
             share,
@@ -164,11 +157,11 @@ def _graph_logic(data: Mapping[str, object], console: Console) -> None:
     if isinstance(branches, list):
         for branch in branches:
             console.print(
-                f"[bold red]graph logic ({branch['rule']}):[/] {_text(branch['text'])}",
+                f"[bold red]graph logic ({branch['rule']}):[/] {safe(branch['text'])}",
                 soft_wrap=True,
             )
             if branch["path"]:
-                console.print(f"  by way of {_text(' > '.join(branch['path']))}", soft_wrap=True)
+                console.print(f"  by way of {safe(' > '.join(branch['path']))}", soft_wrap=True)
 
 
 def _inspect(data: Mapping[str, object], console: Console) -> None:
@@ -177,7 +170,7 @@ def _inspect(data: Mapping[str, object], console: Console) -> None:
         if isinstance(specs, list):
             for spec in specs:
                 shape = " x ".join(str(d if d is not None else "?") for d in spec["shape"])
-                console.print(f"{word}  {_text(spec['name'])}: {spec['dtype']} {_text(shape)}")
+                console.print(f"{word}  {safe(spec['name'])}: {spec['dtype']} {safe(shape)}")
     batch, layout = data["fixed_batch"], data["layout"] or "no picture"
     console.print(
         f"classes: {data['classes'] or 'unknown'}, batch size: {batch or 'free'}, layout: {layout}"
@@ -185,30 +178,30 @@ def _inspect(data: Mapping[str, object], console: Console) -> None:
     answer = data["answer"]
     if isinstance(answer, Mapping):
         console.print(
-            f"answer: {_text(answer['form'])} in '{_text(answer['output'])}', "
-            f"logits: '{_text(answer['logits'])}'",
+            f"answer: {safe(answer['form'])} in '{safe(answer['output'])}', "
+            f"logits: '{safe(answer['logits'])}'",
             soft_wrap=True,
         )
     opsets = data["opsets"]
     if isinstance(opsets, Mapping):
-        named = ", ".join(f"{_text(d)} {v}".strip() for d, v in opsets.items())
+        named = ", ".join(f"{safe(d)} {v}".strip() for d, v in opsets.items())
         console.print(
-            f"opset: {named}, preprocessing: {_text(data['preprocess'] or 'not recorded')}"
+            f"opset: {named}, preprocessing: {safe(data['preprocess'] or 'not recorded')}"
         )
     if data["preprocess_note"]:
-        console.print(f"  {_text(data['preprocess_note'])}", soft_wrap=True)
+        console.print(f"  {safe(data['preprocess_note'])}", soft_wrap=True)
     layers = data["layers"]
     if isinstance(layers, list) and layers:
-        table = _table("node", "initializer")
+        table = plain_table("node", "initializer")
         for column in ("operator", "shape", "type"):
             table.add_column(column, no_wrap=True)
         table.add_column("weights", justify="right", no_wrap=True)
         table.add_column("bias", no_wrap=True)
         for layer in layers:
             table.add_row(
-                _text(layer["node"]),
-                _text(layer["initializer"]),
-                _text(layer["operator"]),
+                safe(layer["node"]),
+                safe(layer["initializer"]),
+                safe(layer["operator"]),
                 "x".join(map(str, layer["shape"])),
                 str(layer["dtype"]),
                 str(layer["weights"]),
@@ -220,7 +213,7 @@ def _inspect(data: Mapping[str, object], console: Console) -> None:
         reasons = data[key]
         if isinstance(reasons, Mapping):
             for name, reason in list(reasons.items())[:_SHOWN]:
-                console.print(f"{what}: '{_text(name)}', {_text(reason)}", soft_wrap=True)
+                console.print(f"{what}: '{safe(name)}', {safe(reason)}", soft_wrap=True)
             if len(reasons) > _SHOWN:
                 console.print(f"{what}: {len(reasons) - _SHOWN} more, see -f json")
 
@@ -228,8 +221,8 @@ def _inspect(data: Mapping[str, object], console: Console) -> None:
 def _signature(data: Mapping[str, object], console: Console) -> None:
     files, signature = data["files"], data["signature"]
     if isinstance(files, list) and isinstance(signature, Mapping):
-        console.print(f"signature: {_text(signature['path'])}", soft_wrap=True)
-        console.print(f"signed: {_text(', '.join(files))}", soft_wrap=True)
+        console.print(f"signature: {safe(signature['path'])}", soft_wrap=True)
+        console.print(f"signed: {safe(', '.join(files))}", soft_wrap=True)
 
 
 def _patch(data: Mapping[str, object], console: Console) -> None:
@@ -241,17 +234,17 @@ def _patch(data: Mapping[str, object], console: Console) -> None:
             ("method", "method"),
             ("seed", "seed"),
         ):
-            console.print(f"{what}: {_text(data[key])}", soft_wrap=True)
+            console.print(f"{what}: {safe(data[key])}", soft_wrap=True)
     targets = data.get("targets")
     if isinstance(targets, list) and targets:
-        table = _table("initializer")
+        table = plain_table("initializer")
         for column in ("type", "shape"):
             table.add_column(column, no_wrap=True)
         for column in ("changed", "share", "sign only", "mean change", "largest"):
             table.add_column(column, justify="right", no_wrap=True)
         for target in targets:
             table.add_row(
-                _text(target["initializer"]),
+                safe(target["initializer"]),
                 str(target["dtype"]),
                 "x".join(map(str, target["shape"])),
                 str(target["weights_changed"]),
@@ -264,10 +257,10 @@ def _patch(data: Mapping[str, object], console: Console) -> None:
     console.print(f"numbers changed: {data['weights_changed']}")
     metrics = data.get("metrics")
     if isinstance(metrics, Mapping) and metrics:
-        table = _table("measured when it was made")
+        table = plain_table("measured when it was made")
         table.add_column("value", justify="right", no_wrap=True)
         for name, value in metrics.items():
-            table.add_row(_text(name), f"{value:.4g}")
+            table.add_row(safe(name), f"{value:.4g}")
         console.print(table)
 
 
@@ -281,10 +274,5 @@ def _doctor(data: Mapping[str, object], console: Console) -> None:
     installed = data["onnxruntime_distributions"]
     if isinstance(installed, Mapping):
         named = ", ".join(f"{name} {version}" for name, version in installed.items())
-        console.print(f"onnxruntime installed as: {_text(named or 'nothing')}")
+        console.print(f"onnxruntime installed as: {safe(named or 'nothing')}")
     console.print(f"torch sees a GPU: {'yes' if data['torch_cuda'] else 'no'}")
-
-
-def _text(value: object) -> str:
-    """Show text from a model or path: no markup, no terminal control sequences."""
-    return escape("".join(c if c.isprintable() else "\ufffd" for c in str(value)))

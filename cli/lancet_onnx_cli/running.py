@@ -19,10 +19,12 @@ if TYPE_CHECKING:
 _UNITS = {"": 0, "K": 10, "M": 20, "G": 30, "T": 40}
 
 
-def limits_of(memory: str | None, seconds: float | None, *, usual: bool) -> Limits:
+def limits_of(
+    memory: str | None, seconds: float | None, *, usual: bool, budget: float | None = None
+) -> Limits:
     """Return the limits that were asked for; `usual` says that there are some if none were.
 
-    A limit of 0 is none.
+    A limit of 0 is none. The usual time is what is left for a call beside its own `budget`.
 
     Raises:
         BadParameter: no size, or a time under 0.
@@ -33,7 +35,9 @@ def limits_of(memory: str | None, seconds: float | None, *, usual: bool) -> Limi
     size = known.memory if memory is None else _size(memory)
     if seconds is not None and not (seconds >= 0 and math.isfinite(seconds)):
         raise typer.BadParameter(f"--timeout {seconds}: expected seconds, 0 for no limit")
-    time = known.seconds if seconds is None else seconds
+    time = seconds
+    if time is None and known.seconds is not None:
+        time = known.seconds + (budget or 0)
     return Limits(size or None, time or None)
 
 
@@ -51,7 +55,7 @@ def run(command: str, arguments: Mapping[str, object], limits: Limits, output: O
         from lancet_onnx import api
 
         call = getattr(api, command)
-        if command in ("scan", "repair"):
+        if command in ("scan", "repair", "repair_blind"):
             arguments = {**arguments, "progress": report_progress}
         report: Report = call(**arguments)
         return report

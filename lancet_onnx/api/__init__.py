@@ -10,8 +10,15 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from lancet_onnx.api.blind import repair_blind
     from lancet_onnx.api.inspecting import doctor, inspect
-    from lancet_onnx.api.options import DataOptions, RepairOptions, TriggerOptions
+    from lancet_onnx.api.options import (
+        DataOptions,
+        RepairOptions,
+        SearchOptions,
+        SuspectOptions,
+        TriggerOptions,
+    )
     from lancet_onnx.api.patching import (
         apply_patch,
         compose_patches,
@@ -27,8 +34,15 @@ if TYPE_CHECKING:
     from lancet_onnx.samples import Sizes
 
 _HOMES = {
+    "lancet_onnx.api.blind": ("repair_blind",),
     "lancet_onnx.api.inspecting": ("doctor", "inspect"),
-    "lancet_onnx.api.options": ("DataOptions", "RepairOptions", "TriggerOptions"),
+    "lancet_onnx.api.options": (
+        "DataOptions",
+        "RepairOptions",
+        "SearchOptions",
+        "SuspectOptions",
+        "TriggerOptions",
+    ),
     "lancet_onnx.api.patching": (
         "apply_patch",
         "compose_patches",
@@ -48,7 +62,9 @@ _WHERE = {name: home for home, names in _HOMES.items() for name in names}
 __all__ = [
     "DataOptions",
     "RepairOptions",
+    "SearchOptions",
     "Sizes",
+    "SuspectOptions",
     "TriggerOptions",
     "apply_patch",
     "check_signature",
@@ -58,6 +74,7 @@ __all__ = [
     "inspect",
     "load",
     "repair",
+    "repair_blind",
     "revert_patch",
     "scan",
     "show_patch",

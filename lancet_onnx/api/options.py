@@ -49,6 +49,35 @@ class TriggerOptions:
 
 
 @dataclass(frozen=True, slots=True)
+class SearchOptions:
+    """How to look for a trigger that nobody knows.
+
+    Attributes:
+        classes: the classes to look at; None looks at all of them.
+        budget: seconds for the search, which ends inside them with the best verdict it then has;
+            None takes the time it needs.
+        state: file in which the search is kept, so that an interrupted one goes on from there.
+    """
+
+    classes: tuple[int, ...] | None = None
+    budget: float | None = None
+    state: Path | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SuspectOptions:
+    """What a search found: a class, and triggers that lead to it.
+
+    Attributes:
+        target: the class.
+        triggers: reconstructions of what the attacker uses, best first.
+    """
+
+    target: int
+    triggers: tuple[TriggerOptions, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class RepairOptions:
     """How to repair and what to write.
 

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from lancet_onnx.api.subject import Subject
 from lancet_onnx.patch import Patch
 from lancet_onnx.repair import (
@@ -83,7 +85,7 @@ def search_table(choice: Choice | None, material: Material | None) -> dict[str, 
     }
 
 
-def flat_metrics(before: dict[str, Rate], after: dict[str, Rate]) -> dict[str, float]:
+def flat_metrics(before: Mapping[str, Rate], after: Mapping[str, Rate]) -> dict[str, float]:
     """Return the figures before and after under names of their own, as a patch keeps them."""
     return {
         f"{when}.{name}": rate.value

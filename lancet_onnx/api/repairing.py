@@ -3,31 +3,33 @@
 
 from __future__ import annotations
 
-import json
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
-from lancet_onnx.api.options import DataOptions, RepairOptions, TriggerOptions
-from lancet_onnx.api.patching import by_this_tool, save_patch, signatures_beside
-from lancet_onnx.api.repair_body import (
-    changed_layers,
-    describe_edit,
-    flat_metrics,
-    search_table,
+from lancet_onnx.api.committing import (
+    Written,
+    refuse_switches,
+    refuse_unrepairable,
+    write_judged,
 )
-from lancet_onnx.api.scanning import (
+from lancet_onnx.api.describing import (
     data_digest,
     describe_data,
     describe_model,
     describe_trigger,
-    find_target,
-    judge_trigger,
     located,
     trigger_pictures,
     unreached_weights,
 )
+from lancet_onnx.api.options import DataOptions, RepairOptions, TriggerOptions
+from lancet_onnx.api.patching import signatures_beside
+from lancet_onnx.api.repair_body import (
+    changed_layers,
+    describe_edit,
+    search_table,
+)
+from lancet_onnx.api.scanning import find_target, judge_trigger
 from lancet_onnx.api.subject import (
-    LOGIC,
     Clock,
     Prepared,
     Subject,
@@ -35,20 +37,14 @@ from lancet_onnx.api.subject import (
     prepare,
     read_trigger_for,
 )
-from lancet_onnx.errors import DataError, OutputError, UnsupportedError
+from lancet_onnx.errors import DataError, OutputError
 from lancet_onnx.locate import locate, locate_as_published
 from lancet_onnx.model.files import check_data_files, check_output
-from lancet_onnx.model.logic import Switch
-from lancet_onnx.model.placing import writable
-from lancet_onnx.model.write import applied, next_key
 from lancet_onnx.pairs import stamped_material
-from lancet_onnx.patch import Patch
 from lancet_onnx.repair import Choice, Judged, Settings, TuneSettings, choose, to_patch
 from lancet_onnx.report import Report
-from lancet_onnx.runtime.layers import find_layers
 from lancet_onnx.runtime.ort import Device, OrtModel
 from lancet_onnx.samples import Material, Samples, Split
-from lancet_onnx.samples.core import Floats
 from lancet_onnx.scores import Location
 from lancet_onnx.trigger import Trigger
 from lancet_onnx.types import Digest, Kind, Method, Progress, no_progress
@@ -85,7 +81,7 @@ def repair(
     with clock.stage("load"):
         subject = Subject.open(model, device, data.output)
         clock.classifier = subject.classifier
-        _refuse_unrepairable(subject)
+        refuse_unrepairable(subject)
         check_data_files(options.output, subject.model.contents.data_files)
     with clock.stage("prepare"):
         prepared = prepare(subject, data)
@@ -93,7 +89,7 @@ def repair(
         split = Split.of(prepared.samples, seed)
         few = prepared.few(split.tool)
         parity = subject.parity(few)
-        asleep = _refuse_switches(subject, few)
+        asleep = refuse_switches(subject, few)
     with clock.stage("measure before", 2 * len(split.figures)):
         target = find_target(subject, prepared, split.tool, stamp, trigger.target)
         original = labels_of(subject.ort, prepared, split.figures, stamp)
@@ -107,7 +103,7 @@ def repair(
             )
     nothing = _nothing_to_repair(evidence)
     if nothing is not None and not options.keep:
-        done = _Done(None, None, None, _Written(before, nothing, None))
+        done = _Done(None, None, None, Written(before, nothing, None))
     else:
         done = _edit(
             subject, evidence, split.tool, patch_path, options, device, seed, clock, progress
@@ -175,7 +171,7 @@ def _edit(
     with clock.stage("search"):
         choice = choose(classifier, location, material, method, settings, tuning, seed, progress)
     if choice.chosen is None:
-        written = _Written(evidence.before, Decision("not_repaired", (choice.why,)), None)
+        written = Written(evidence.before, Decision("not_repaired", (choice.why,)), None)
         return _Done(material, location, choice, written)
     with clock.stage("write and verify", 4 * len(evidence.figures)):
         made = settings if choice.chosen.offer.method != "tune" else tuning
@@ -188,7 +184,7 @@ def _edit(
         )
         patch = to_patch(subject.model, choice.chosen.offer.params, described, seed, {})
         refusal = None if choice.reached else _over_budget(choice.chosen, settings)
-        written = _write(subject, patch, patch_path, evidence, refusal, options, device)
+        written = write_judged(subject, patch, patch_path, evidence, refusal, options, device)
     return _Done(material, location, choice, written)
 
 
@@ -210,92 +206,13 @@ class _Evidence:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class _Written:
-    """How the repaired model was judged, and what of it is on disk."""
-
-    after: dict[str, Rate]
-    decision: Decision
-    patch: Patch | None
-    output: dict[str, str] | None = None
-    patch_file: dict[str, str] | None = None
-
-
-@dataclass(frozen=True, slots=True, eq=False)
 class _Done:
     """What came of a repair; None where it was not begun."""
 
     material: Material | None
     location: Location | None
     choice: Choice | None
-    written: _Written
-
-
-def _write(
-    subject: Subject,
-    patch: Patch,
-    patch_path: Path,
-    evidence: _Evidence,
-    refusal: Decision | None,
-    options: RepairOptions,
-    device: Device,
-) -> _Written:
-    """Judge the patched model; if it is repaired (or is to be kept) put it in its place."""
-    if options.metadata:
-        note = {
-            "base": str(patch.base),
-            "change": str(patch.identity),
-            "data": data_digest(evidence.prepared.samples),
-            "seed": patch.seed,
-        }
-        key = next_key(subject.model.graph.metadata)
-        patch = replace(patch, metadata=((key, json.dumps(note, sort_keys=True)),))
-    contents = subject.model.contents
-    with applied(contents, patch, options.output, digest=subject.model.digest) as (patch, stage):
-        after, decision = evidence.judge(
-            subject.patched(stage.model, device), options.max_accuracy_loss
-        )
-        if refusal is not None and decision.verdict == "repaired":
-            decision = refusal
-        if decision.verdict != "repaired" and not options.keep:
-            return _Written(after, decision, patch)
-        patch = by_this_tool(replace(patch, metrics=flat_metrics(evidence.before, after)))
-        patch_digest = save_patch(patch, patch_path)
-        try:
-            stage.commit()
-        except BaseException:
-            # Also when interrupted: a patch without its model is half a result.
-            patch_path.unlink(missing_ok=True)
-            raise
-    # Only what onnxruntime says of the file at its final path is reported.
-    after, final = evidence.judge(
-        subject.patched(options.output, device), options.max_accuracy_loss
-    )
-    return _Written(
-        after,
-        final if decision.verdict == "repaired" else decision,
-        patch,
-        {"path": str(options.output), "sha256": str(stage.after)},
-        {"path": str(patch_path), "sha256": str(patch_digest)},
-    )
-
-
-def _refuse_switches(subject: Subject, few: Floats) -> tuple[Switch, ...]:
-    """Refuse a model whose graph decides; return switches that a change of weights may reach."""
-    found = subject.switches(few)
-    for switch in found:
-        if not switch.weighted:
-            raise UnsupportedError(f"{subject.model.path}: {switch}: {LOGIC}", switch.rule)
-    return found
-
-
-def _refuse_unrepairable(subject: Subject) -> None:
-    layers = find_layers(subject.classifier)
-    if not layers:
-        raise UnsupportedError(
-            f"{subject.model.path}: no editable weight (an initializer of its own that "
-            "feeds Conv, ConvTranspose, Gemm or MatMul); nothing could be repaired"
-        )
-    writable(subject.model.contents, [layer.param for layer in layers])
+    written: Written
 
 
 def _described(evidence: _Evidence) -> str:

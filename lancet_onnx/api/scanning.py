@@ -8,7 +8,16 @@ from pathlib import Path
 
 import numpy as np
 
-from lancet_onnx.api.options import DataOptions, TriggerOptions
+from lancet_onnx.api.describing import (
+    describe_data,
+    describe_model,
+    describe_trigger,
+    located,
+    trigger_pictures,
+    unreached_weights,
+)
+from lancet_onnx.api.hunting import hunt_backdoor
+from lancet_onnx.api.options import DataOptions, SearchOptions, TriggerOptions
 from lancet_onnx.api.subject import (
     Clock,
     Prepared,
@@ -21,8 +30,8 @@ from lancet_onnx.api.subject import (
     read_trigger_for,
     settled,
 )
-from lancet_onnx.errors import DataError, UsageError
-from lancet_onnx.explain import pair_png, trigger_png
+from lancet_onnx.errors import DataError
+from lancet_onnx.explain import trigger_png
 from lancet_onnx.locate import locate
 from lancet_onnx.pairs import stamped_material
 from lancet_onnx.pairs.controls import control_triggers
@@ -30,18 +39,16 @@ from lancet_onnx.pairs.generated import generated_samples
 from lancet_onnx.report import Picture, Report
 from lancet_onnx.rules import TRIGGER
 from lancet_onnx.runtime.ort import Device
-from lancet_onnx.runtime.reach import unreached
 from lancet_onnx.samples import PRESETS, Preprocess, Samples, Sizes, Split
-from lancet_onnx.samples.core import Floats, Ints
+from lancet_onnx.samples.core import Ints
 from lancet_onnx.scores import Location
 from lancet_onnx.trigger import Trigger
-from lancet_onnx.types import Digest, Progress, no_progress
+from lancet_onnx.types import Progress, no_progress
 from lancet_onnx.verify.metrics import Labels, as_numbers, measure, moves_of, paired_rise
 from lancet_onnx.verify.policy import FEWEST_IMAGES, Decision, judge_generated, judge_scan
 
 CONTROLS = 12
 GENERATED = 200
-PICTURES = 6
 
 
 def scan(
@@ -49,31 +56,30 @@ def scan(
     trigger: TriggerOptions | None,
     data: DataOptions | None = None,
     *,
+    search: SearchOptions | None = None,
     device: Device = "auto",
     seed: int = 0,
     locating: bool = True,
     progress: Progress = no_progress,
 ) -> Report:
-    """Scan `model` for a backdoor that the given trigger opens.
+    """Scan `model` for a backdoor that the given trigger opens, or for one that nobody knows.
 
     With data, half of it (seeded) finds the target class and locates weights, the other half is
     measured on. Without, generated images are compared with control patches; accuracy then stays
     unknown, and the verdict is ``backdoored`` or ``inconclusive``. Without `locating` a finding is
-    not traced to layers, which saves seconds where many triggers are tried.
+    not traced to layers, which saves seconds where many triggers are tried. Without a trigger all
+    classes (or those of `search`) are searched for one, see `lancet_onnx.api.hunting`.
 
     Raises:
         LancetError: the model, the data or the trigger cannot be used.
     """
     data = data or DataOptions()
-    if trigger is None:
-        raise UsageError(
-            "a scan needs --trigger: a picture of the suspected trigger. Looking for unknown "
-            "triggers is not built yet"
-        )
     clock = Clock()
     with clock.stage("load"):
         subject = Subject.open(model, device, data.output)
     clock.classifier = subject.classifier
+    if trigger is None:
+        return hunt_backdoor(subject, data, search or SearchOptions(), seed, clock, progress)
     if data.path is None:
         return _without_data(subject, trigger, data, seed, clock, progress)
     with clock.stage("prepare"):
@@ -142,97 +148,12 @@ def find_target(
     return likely_target(labels, tool.labels, subject.classifier.signature.classes)
 
 
-def located(location: Location | None) -> list[dict[str, object]]:
-    """Return the JSON form of what was located, layer by layer."""
-    if location is None:
-        return []
-    best = location.best
-    return [
-        {
-            "node": layer.node,
-            "initializer": layer.param,
-            "weights": layer.weights,
-            "share": round(layer.share, 6),
-            "pairs_located": layer.pairs_located,
-            "pairs": layer.pairs,
-            "chosen": layer is best,
-        }
-        for layer in location.layers
-    ]
-
-
-def describe_model(subject: Subject) -> dict[str, object]:
-    """Return path and digest of the model."""
-    return {"path": str(subject.model.path), "sha256": str(subject.model.digest)}
-
-
-def describe_trigger(trigger: Trigger) -> dict[str, object]:
-    """Return what is reported of a trigger."""
-    return {
-        "path": trigger.source,
-        "mode": trigger.mode,
-        "coverage": round(trigger.coverage, 6),
-    }
-
-
 def _as_told(trigger: TriggerOptions) -> dict[str, object]:
     """Return what else `repair --from` needs to read the same trigger again."""
     return {
         "mask": str(trigger.mask) if trigger.mask else None,
         "position": list(trigger.position) if trigger.position else None,
     }
-
-
-def unreached_weights(subject: Subject, inputs: Floats) -> dict[str, str]:
-    """Return the weights that no gradient reaches from these inputs, and why."""
-    classifier = subject.classifier
-    found = unreached(classifier, classifier.tensor(inputs))
-    return {entry.param: entry.reason for entry in found}
-
-
-def data_digest(samples: Samples) -> str:
-    """Return a digest of images and labels, by which a later `verify` knows them again.
-
-    Labels are in it because the split into halves goes by them.
-    """
-    labels = b"" if samples.labels is None else samples.labels.tobytes()
-    return str(Digest.of(samples.images.tobytes() + labels))
-
-
-def describe_data(prepared: Prepared, split: Split) -> dict[str, object]:
-    """Return how many images served the tool, and how many the figures."""
-    return {
-        "path": prepared.samples.source,
-        "sha256": data_digest(prepared.samples),
-        "images": len(prepared.samples),
-        "left_out": prepared.samples.left_out,
-        "labelled": prepared.samples.labels is not None,
-        "preprocess": str(prepared.preprocess),
-        "tool_images": len(split.tool),
-        "figures_images": len(split.figures),
-        "split": f"halved at random, class by class, seed {split.seed}",
-    }
-
-
-def trigger_pictures(trigger: Trigger, samples: Samples, labels: Labels) -> tuple[Picture, ...]:
-    """Return the trigger, and some images without and with it; nothing for raw inputs."""
-    if samples.raw or trigger.pattern.ndim != 3:
-        return ()
-    # Images that the trigger moves tell most; the others follow where there are too few.
-    moved = labels.clean != labels.triggered
-    index = np.argsort(~moved, kind="stable")[:PICTURES]
-    shown = samples.take(index)
-    clean, stamped = shown.pixels, trigger.stamp(shown).pixels
-    pairs = [
-        Picture(
-            "pairs",
-            f"read as {labels.clean[i]} without the trigger, "
-            f"as {labels.triggered[i] if labels.triggered is not None else '?'} with it",
-            pair_png(clean[row], stamped[row]),
-        )
-        for row, i in enumerate(index)
-    ]
-    return (Picture("trigger", f"the trigger ({trigger.mode})", trigger_png(trigger)), *pairs)
 
 
 def _locate(

@@ -6,13 +6,13 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from lancet_onnx.api.options import DataOptions, TriggerOptions
-from lancet_onnx.api.scanning import (
+from lancet_onnx.api.describing import (
     data_digest,
     describe_trigger,
-    find_target,
     trigger_pictures,
 )
+from lancet_onnx.api.options import DataOptions, TriggerOptions
+from lancet_onnx.api.scanning import find_target
 from lancet_onnx.api.subject import (
     Clock,
     Prepared,

@@ -11,7 +11,7 @@ from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
-from lancet_onnx.report.report import VERDICTS, Picture, Report
+from lancet_onnx.report.report import VERDICTS, Attachment, Picture, Report
 
 T = TypeVar("T")
 
@@ -67,12 +67,15 @@ def _others(kinds: tuple[object, ...]) -> tuple[object]:
 
 
 def report_to_plain(report: Report) -> dict[str, object]:
-    """Return a report as JSON holds it, its pictures in base64."""
+    """Return a report as JSON holds it, its pictures and attachments in base64."""
     pictures = [
         {"group": p.group, "caption": p.caption, "png": base64.b64encode(p.png).decode()}
         for p in report.pictures
     ]
-    return {"report": report.plain(), "pictures": pictures}
+    attachments = [
+        {"name": a.name, "png": base64.b64encode(a.png).decode()} for a in report.attachments
+    ]
+    return {"report": report.plain(), "pictures": pictures, "attachments": attachments}
 
 
 def report_from_plain(value: Mapping[str, object]) -> Report:
@@ -83,7 +86,8 @@ def report_from_plain(value: Mapping[str, object]) -> Report:
     """
     try:
         body, pictures = value["report"], value["pictures"]
-        if not isinstance(body, dict) or not isinstance(pictures, list):
+        files = value.get("attachments", [])
+        if not (isinstance(body, dict) and isinstance(pictures, list) and isinstance(files, list)):
             raise TypeError("no report")
         command, verdict, reasons = body["command"], body["verdict"], body["reasons"]
         if verdict not in VERDICTS or not isinstance(command, str):
@@ -97,6 +101,10 @@ def report_from_plain(value: Mapping[str, object]) -> Report:
             Picture(str(p["group"]), str(p["caption"]), base64.b64decode(p["png"], validate=True))
             for p in pictures
         )
-        return Report(command, verdict, tuple(str(reason) for reason in reasons), rest, shown)
+        kept = tuple(
+            Attachment(a["name"], base64.b64decode(a["png"], validate=True)) for a in files
+        )
+        told = tuple(str(reason) for reason in reasons)
+        return Report(command, verdict, told, rest, shown, kept)
     except (KeyError, TypeError, AttributeError, binascii.Error) as error:
         raise ValueError(f"what came back is no report ({error})") from error

@@ -51,7 +51,7 @@ def contained(
     """Call `lancet_onnx.<command>(**arguments)` in a child process and return its report.
 
     Args:
-        command: scan, repair, verify or inspect.
+        command: scan, repair, repair_blind, verify or inspect.
         arguments: by name; paths, frozen options and plain values.
         limits: on memory and time.
         progress: called with what the child reports.
@@ -153,9 +153,10 @@ def _end(child: subprocess.Popen[bytes], arguments: Mapping[str, object]) -> Non
             if stream is not None:
                 with contextlib.suppress(OSError):
                     stream.close()
-    output = getattr(arguments.get("options"), "output", None)
-    if isinstance(output, Path):
-        _remove_temporary(output.parent, child.pid)
+    for name, field in (("options", "output"), ("search", "state")):
+        path = getattr(arguments.get(name), field, None)
+        if isinstance(path, Path):
+            _remove_temporary(path.parent, child.pid)
 
 
 def _signal(child: subprocess.Popen[bytes], number: signal.Signals) -> None:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import io
+from dataclasses import replace
 
 import numpy as np
 from PIL import Image
@@ -24,6 +25,31 @@ def trigger_png(trigger: Trigger) -> bytes:
     if trigger.mode == "add":
         return _png(np.clip(ground * 0.6 + trigger.mask * trigger.pattern, 0, 1))
     return _png(ground * (1 - trigger.mask) + trigger.pattern * trigger.mask)
+
+
+def mask_png(trigger: Trigger) -> bytes:
+    """Return the mask's opacity as grey, black where nothing of the trigger is."""
+    return _png(trigger.mask.max(axis=-1, keepdims=True))
+
+
+def stored_png(trigger: Trigger) -> bytes:
+    """Return the trigger in its own pixels, the opacity as alpha, as `read_trigger` takes it."""
+    stream = io.BytesIO()
+    _stored(trigger).save(stream, "PNG", optimize=True)
+    return stream.getvalue()
+
+
+def stored_trigger(trigger: Trigger) -> Trigger:
+    """Return the trigger as it is after storing: opacity and colours in 256 steps."""
+    rgba = np.asarray(_stored(trigger), np.float32) / np.float32(255)
+    pattern = rgba[..., :3] if trigger.pattern.shape[2] == 3 else rgba[..., :1]
+    return replace(trigger, mask=rgba[..., 3:].copy(), pattern=pattern.copy())
+
+
+def _stored(trigger: Trigger) -> Image.Image:
+    colours = np.broadcast_to(trigger.pattern, (*trigger.pattern.shape[:2], 3))
+    pixels = np.concatenate([colours, trigger.mask], axis=-1)
+    return Image.fromarray((np.clip(pixels, 0, 1) * 255 + 0.5).astype(np.uint8), "RGBA")
 
 
 def pair_png(good: Floats, bad: Floats) -> bytes:

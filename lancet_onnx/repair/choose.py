@@ -65,7 +65,7 @@ class Choice:
 
 def choose(
     classifier: Classifier,
-    location: Location,
+    location: Location | None,
     material: Material,
     method: Method,
     settings: Settings,
@@ -76,7 +76,7 @@ def choose(
     """Let the methods make their edits and pick one.
 
     ``auto`` tunes; only if no tuned edit is nearly free, or if weights are quantised, it searches
-    flips as well.
+    flips as well. Tuning needs no location.
     """
     judge = Judge(classifier, material.check, labelled=material.guard_labels is not None)
     judged: list[Judged] = []
@@ -86,6 +86,7 @@ def choose(
     # Training sees whole numbers only through their rounding; a flip is exact there as well.
     good = not classifier.graph.quantised and any(j.cost <= NEARLY_FREE for j in judged)
     if method in ("flip", "mute") or (method == "auto" and not good):
+        assert location is not None  # noqa: S101 - only tuning does without
         outcome = search(classifier, location, material, settings, progress)
         flipped = {
             c: judge.judge(_offer(classifier, c, settings))

@@ -9,6 +9,7 @@ from functools import cache
 from typing import TYPE_CHECKING
 
 from lancet_onnx.report.report import Report
+from lancet_onnx.report.search import COLUMNS, found_triggers, search_view
 
 if TYPE_CHECKING:
     import jinja2
@@ -39,7 +40,14 @@ def to_html(report: Report, title: str, command: str) -> str:
         groups.setdefault(picture.group, []).append({"source": source, "caption": picture.caption})
     data = report.to_dict()
     return _template().render(
-        title=title, command=command, report=data, figures=_figures(data), groups=groups
+        title=title,
+        command=command,
+        report=data,
+        figures=_figures(data),
+        groups=groups,
+        search=search_view(data),
+        columns=COLUMNS,
+        triggers=found_triggers(data),
     )
 
 

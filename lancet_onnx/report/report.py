@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -26,6 +27,9 @@ _EXIT = {
 
 VERDICTS = frozenset(_EXIT)
 
+_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,95}\.png")
+_PNG = b"\x89PNG\r\n\x1a\n"
+
 
 @dataclass(frozen=True, slots=True)
 class Picture:
@@ -34,6 +38,29 @@ class Picture:
     group: str
     caption: str
     png: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Attachment:
+    """A PNG that belongs beside the JSON, which refers to it.
+
+    Attributes:
+        name: end of a file's name, such as ``class8-1.png``; the body's `path` says the same.
+        png: the file.
+
+    Raises:
+        ValueError: a name that could lead elsewhere, or no PNG.
+    """
+
+    name: str
+    png: bytes
+
+    def __post_init__(self) -> None:
+        """Refuse what must never be written: the report may come from another process."""
+        if not _NAME.fullmatch(self.name):
+            raise ValueError(f"{self.name!r} is no plain name of a .png file")
+        if not self.png.startswith(_PNG):
+            raise ValueError(f"{self.name}: no PNG")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -46,6 +73,7 @@ class Report:
         reasons: one sentence each.
         body: the JSON object of DESIGN.md section 5 but for command and verdict.
         pictures: for the HTML page only.
+        attachments: files beside the JSON, such as reconstructed triggers; each name once.
     """
 
     command: str
@@ -53,6 +81,12 @@ class Report:
     reasons: tuple[str, ...]
     body: Mapping[str, object]
     pictures: tuple[Picture, ...] = ()
+    attachments: tuple[Attachment, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Refuse two attachments that would be one file (also where case does not count)."""
+        if len({a.name.lower() for a in self.attachments}) < len(self.attachments):
+            raise ValueError("two attachments of one name")
 
     @property
     def exit_code(self) -> int:

@@ -296,7 +296,6 @@ def test_demo_tells_the_whole_story_and_again(common: Path) -> None:
         (["scan", "m.onnx", "--trigger", "t.png", "--position", "3"], ["--position 3", "LEFT,TOP"]),
         (["scan", "m.onnx", "--trigger", "t.png", "--mean", "a"], ["--mean a", "numbers"]),
         (["scan"], ["MODEL"]),
-        (["scan", "m.onnx"], ["--trigger"]),
         (["scan", "m.onnx", "-f", "json", "-f", "html"], ["only one format"]),
         (["scan", "m.onnx", "-f", "json", "-o", "a.json", "-o", "b.json"], ["2 outputs"]),
         (["scan", "m.onnx", "-f", "pdf"], ["pdf", "json"]),

@@ -31,6 +31,8 @@ def test_the_wheel_holds_both_packages_and_the_demo(installed: Path):
     for name in (
         "lancet_onnx/py.typed",
         "lancet_onnx/report/templates/report.html.jinja",
+        "lancet_onnx/report/templates/search.html.jinja",
+        "lancet_onnx/report/templates/residual.html.jinja",
         "lancet_onnx_cli/py.typed",
         "lancet_onnx_cli/demo/model.onnx",
         "lancet_onnx_cli/demo/trigger.png",

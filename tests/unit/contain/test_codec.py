@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Arguments and reports go through JSON and come back the same; nothing else comes back."""
 
+import base64
 import inspect as signatures
 import json
 import math
@@ -14,10 +15,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lancet_onnx import api
-from lancet_onnx.api.options import DataOptions, RepairOptions, TriggerOptions
+from lancet_onnx.api.options import (
+    DataOptions,
+    RepairOptions,
+    SearchOptions,
+    SuspectOptions,
+    TriggerOptions,
+)
 from lancet_onnx.contain.child import COMMANDS
 from lancet_onnx.contain.codec import from_plain, report_from_plain, report_to_plain, to_plain
-from lancet_onnx.report import Picture, Report
+from lancet_onnx.report import Attachment, Picture, Report
 from lancet_onnx.samples import Sizes
 
 ARGUMENTS = [
@@ -26,6 +33,13 @@ ARGUMENTS = [
     (TriggerOptions | None, TriggerOptions(Path("t.png"), None, "blend", (3, 4), 7)),
     (DataOptions, DataOptions(Path("d"), "unit", (0.5, 1.0), None, "bgr", "nhwc", "shortest", "y")),
     (RepairOptions, RepairOptions(Path("o"), None, "mute", sizes=Sizes(1, 2, 3))),
+    (SearchOptions | None, SearchOptions((0, 3, 7), 60.0, Path("s.npz"))),
+    (
+        SuspectOptions,
+        SuspectOptions(
+            8, (TriggerOptions(Path("a.png")), TriggerOptions(Path("b.png"), mode="add"))
+        ),
+    ),
     (Literal["auto", "cpu", "cuda"], "cpu"),
     (float, 0.25),
     (int, 3),
@@ -86,10 +100,34 @@ def test_every_argument_of_every_command_can_be_handed_over(command: str):
 
 def test_a_report_survives():
     picture = Picture("trigger", "a ünïcode caption", bytes(range(256)))
-    report = Report("scan", "backdoored", ("one", "two"), {"a": [1, {"b": None}]}, (picture,))
+    kept = Attachment("class8-1.png", b"\x89PNG\r\n\x1a\n" + bytes(range(256)))
+    body = {"a": [1, {"b": None}]}
+    report = Report("scan", "backdoored", ("one", "two"), body, (picture,), (kept,))
     again = report_from_plain(json.loads(json.dumps(report_to_plain(report))))
     assert again == report or again.to_dict() == report.to_dict()
     assert again.pictures == report.pictures
+    assert again.attachments == report.attachments
+
+
+PNG = base64.b64encode(b"\x89PNG\r\n\x1a\n").decode()
+
+
+@pytest.mark.parametrize(
+    "files",
+    [
+        {"name": "a.png", "png": PNG},
+        ["a.png"],
+        [{"name": "a.png"}],
+        [{"name": "a.png", "png": PNG + "!"}],
+        [{"name": "a.png", "png": base64.b64encode(b"#!/bin/sh").decode()}],
+        [{"name": "a.png", "png": PNG}] * 2,
+        *([{"name": n, "png": PNG}] for n in ("../a.png", "/a.png", "..", "a.sh", "", 3, None)),
+    ],
+)
+def test_a_child_that_attaches_what_it_should_not_is_refused(files: object):
+    answer = {**report_to_plain(Report("scan", "clean", (), {})), "attachments": files}
+    with pytest.raises(ValueError, match=r"report|name|PNG"):
+        report_from_plain(answer)
 
 
 def test_what_is_no_number_becomes_null():
@@ -113,6 +151,11 @@ junk = st.recursive(
             ),
             "pictures": junk | st.lists(
                 st.fixed_dictionaries({}, optional={"group": junk, "caption": junk, "png": junk})
+            ),
+            "attachments": junk | st.lists(
+                st.fixed_dictionaries(
+                    {}, optional={"name": junk | st.just("a.png"), "png": junk | st.just(PNG)}
+                )
             ),
         },
     )

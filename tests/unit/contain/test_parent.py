@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from lancet_onnx.api import RepairOptions
+from lancet_onnx.api import RepairOptions, SearchOptions
 from lancet_onnx.contain import ChildError, Limits, contained, parent
 from lancet_onnx.contain.limits import default_limits, resident
 from lancet_onnx.errors import DataError, LimitError, ModelError
@@ -121,8 +121,16 @@ def gone(process: int) -> bool:
         return True
 
 
+@pytest.mark.parametrize(
+    ("name", "make"),
+    [("options", RepairOptions), ("search", lambda path: SearchOptions(state=path))],
+)
 def test_a_child_that_will_not_go_is_killed_and_tidied_up_after(
-    child: Stand, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    child: Stand,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    name: str,
+    make: Callable[[Path], object],
 ):
     monkeypatch.setattr(parent, "_GRACE", 0.3)
     child(
@@ -137,7 +145,7 @@ def test_a_child_that_will_not_go_is_killed_and_tidied_up_after(
     )
     (tmp_path / ".lancet-1-other.tmp").write_text("somebody else's")
     with pytest.raises(LimitError, match="longer than"):
-        call(Limits(None, 1.0), options=RepairOptions(tmp_path / "out.onnx"))
+        call(Limits(None, 1.0), **{name: make(tmp_path / "out.onnx")})
     assert sorted(p.name for p in tmp_path.iterdir()) == [".lancet-1-other.tmp", "child.py"]
 
 

@@ -1,0 +1,20 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the tables for a terminal are made of."""
+
+from __future__ import annotations
+
+from rich.markup import escape
+from rich.table import Table
+
+
+def plain_table(*names: str) -> Table:
+    """Return a plain table; `names` head columns of names, which fold and are never cut short."""
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    for name in names:
+        table.add_column(name, overflow="fold")
+    return table
+
+
+def safe(value: object) -> str:
+    """Show text from a model or path: no markup, no terminal control sequences."""
+    return escape("".join(c if c.isprintable() else "\ufffd" for c in str(value)))

@@ -1,0 +1,393 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`repair --from` a scan without a trigger: silence a trigger that nobody has seen."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from lancet_onnx.api.committing import (
+    Written,
+    refuse_switches,
+    refuse_unrepairable,
+    write_judged,
+)
+from lancet_onnx.api.describing import (
+    data_digest,
+    describe_data,
+    describe_model,
+    trigger_pictures,
+    unreached_weights,
+)
+from lancet_onnx.api.options import DataOptions, RepairOptions, SuspectOptions
+from lancet_onnx.api.patching import signatures_beside
+from lancet_onnx.api.repair_body import changed_layers, describe_edit, search_table
+from lancet_onnx.api.subject import Clock, Prepared, Subject, prepare, read_trigger_for
+from lancet_onnx.errors import DataError, OutputError
+from lancet_onnx.explain.pictures import trigger_png
+from lancet_onnx.model.files import check_data_files, check_output
+from lancet_onnx.pairs.canvas import Canvas
+from lancet_onnx.pairs.hunt import FORMS, STEPS
+from lancet_onnx.pairs.reconstruct import Natural, natural, reconstruct
+from lancet_onnx.pairs.union import KINDS, Stamp, stamped_pairs, union
+from lancet_onnx.repair import Choice, Settings, TuneSettings, choose, to_patch
+from lancet_onnx.report import Picture, Report
+from lancet_onnx.runtime.executor import Params
+from lancet_onnx.runtime.ort import Device, OrtModel
+from lancet_onnx.samples import Material, Samples, Split
+from lancet_onnx.samples.core import Ints
+from lancet_onnx.trigger import Trigger
+from lancet_onnx.types import Progress, no_progress
+from lancet_onnx.verify.metrics import Labels, Rate, as_numbers, measure
+from lancet_onnx.verify.policy import FEWEST_IMAGES, Decision
+from lancet_onnx.verify.searching import CLOSE, judge_blind, score_of
+
+STARTS, ROUNDS = 4, 2
+"""Sets of triggers: all but the last are learnt from, the last compares edits. At most so many
+rounds of repair and new search."""
+
+FRESH = 1
+"""Sets of triggers that judge the written file; nothing else has seen them."""
+
+TUNING = TuneSettings(warm=(1.0,), ladder=(0.2, 0.1, 0.03), steps=60)
+
+
+def repair_blind(
+    model: Path,
+    suspects: SuspectOptions,
+    data: DataOptions,
+    options: RepairOptions,
+    *,
+    device: Device = "auto",
+    seed: int = 0,
+    progress: Progress = no_progress,
+) -> Report:
+    """Silence all that can be reconstructed of a backdoor to the suspect class.
+
+    Half of the images (seeded) reconstructs, tunes and chooses; the other half judges the written
+    file under fresh reconstructions.
+
+    Raises:
+        LancetError: unusable model, data, trigger or output path; nothing is written.
+    """
+    clock, target = Clock(), suspects.target
+    patch_path = options.patch or options.output.with_suffix(".lancet.safetensors")
+    inputs = [p for p in (model, data.path, *(t.path for t in suspects.triggers)) if p is not None]
+    for path in (options.output, patch_path):
+        check_output(path, inputs, force=options.force)
+    if patch_path.absolute() == options.output.absolute():
+        raise OutputError(f"{patch_path}: is the output as well; give another path for the patch")
+    with clock.stage("load"):
+        subject = Subject.open(model, device, data.output)
+        clock.classifier = subject.classifier
+        refuse_unrepairable(subject)
+        check_data_files(options.output, subject.model.contents.data_files)
+        if not 0 <= target < subject.classifier.signature.classes:
+            raise DataError(f"class {target}: the model has no such class")
+    with clock.stage("prepare"):
+        prepared = prepare(subject, data)
+        split = Split.of(prepared.samples, seed)
+        few = prepared.few(split.tool)
+        parity = subject.parity(few)
+        asleep = refuse_switches(subject, few)
+        given = [
+            _as_stamp(read_trigger_for(subject, t, data.layout, prepared.samples))
+            for t in suspects.triggers
+            if not prepared.samples.raw
+        ]
+        canvas = Canvas.of(subject.classifier, split.tool, prepared.preprocess)
+        usual = natural(canvas)
+    with clock.stage("reconstruct"):
+        score = _score(canvas, usual, target, seed + 50)
+        fresh = union(canvas, usual, target, FRESH, seed + 100, progress=progress)
+        evidence = _Evidence.of(subject, prepared, split.figures, canvas, fresh, target)
+    if evidence.before["attack_success"].n < FEWEST_IMAGES:
+        raise DataError(
+            f"{prepared.samples.source}: too few images of other classes to judge a repair by; "
+            "give more"
+        )
+    if score < CLOSE and not options.keep:
+        why = (
+            f"nothing was changed: a search of its own finds no suspect trigger to class {target} "
+            f"(score {score:.2f}, suspect from 1.00 on)"
+        )
+        written, choice, material = (
+            Written(evidence.before, Decision("not_repaired", (why,)), None),
+            None,
+            None,
+        )
+    else:
+        choice, material = _rounds(
+            subject, canvas, usual, target, given, split.tool, options, seed, clock, progress
+        )
+        written = _commit(
+            subject, evidence, choice, material, patch_path, options, device, seed, clock, usual
+        )
+    risk = evidence.risk
+    body = {
+        "method": "tune" if choice and choice.chosen else options.method,
+        "layers": changed_layers(subject, written.patch),
+        "weights_changed": written.patch.size if written.patch else 0,
+        "before": as_numbers(evidence.before),
+        "after": as_numbers(written.after),
+        "output": written.output,
+        "patch": written.patch_file,
+        "model": describe_model(subject),
+        "target": target,
+        "residual_risk": risk,
+        "located": [],
+        "search": search_table(choice, material),
+        "unreached": unreached_weights(subject, few),
+        "data": describe_data(prepared, split),
+        "parity": {"largest": parity.largest, "agreement": parity.agreement},
+        "environment": subject.environment(seed),
+        "stages": clock.stages,
+        "seconds": clock.seconds,
+    }
+    shown = evidence.triggers[:4]
+    pictures = (
+        *(Picture("reconstructed", t.source, trigger_png(t)) for t in shown if canvas.layout),
+        *(trigger_pictures(shown[0], split.figures, evidence.first)[1:] if shown else ()),
+    )
+    reasons = (
+        *written.decision.reasons,
+        *([choice.why] if choice and choice.chosen else []),
+        *(f"{switch}; what it waits for may be another trigger" for switch in asleep),
+        *signatures_beside(model),
+    )
+    return Report("repair", written.decision.verdict, reasons, body, pictures)
+
+
+def _rounds(
+    subject: Subject,
+    canvas: Canvas,
+    usual: Natural,
+    target: int,
+    given: Sequence[Stamp],
+    tool: Samples,
+    options: RepairOptions,
+    seed: int,
+    clock: Clock,
+    progress: Progress,
+) -> tuple[Choice, Material]:
+    """Tune on a union of triggers; search the result anew and learn from what is found as well."""
+    with clock.stage("triggers"):
+        sets = union(canvas, usual, target, STARTS, seed + 200, progress=progress)
+    lessons = [*given, *(s for group in sets[:-1] for s in group)]
+    aside = len(tool) // 4
+    settings = Settings(max_loss=options.max_accuracy_loss)
+    true = tool.labels
+    for number in range(ROUNDS):
+        with clock.stage(f"tune, round {number + 1}"):
+            held = stamped_pairs(
+                canvas.take(slice(aside)),
+                sets[-1],
+                target,
+                None if true is None else true[:aside],
+                2,
+                seed + 1,
+            )
+            work = canvas.take(slice(aside, None))
+            learnt = stamped_pairs(
+                work, lessons, target, None if true is None else true[aside:], 2, seed + 2
+            )
+            guard = work.inputs(work.pixels).cpu().numpy().astype(np.float32)
+            material = Material(
+                held,
+                held,
+                learnt,
+                held,
+                guard,
+                None if true is None else true[aside:],
+            )
+            choice = choose(
+                subject.classifier, None, material, "tune", settings, TUNING, seed, progress
+            )
+        if choice.chosen is None or number + 1 == ROUNDS:
+            break
+        with clock.stage(f"search again, round {number + 1}"):
+            params = choice.chosen.offer.params
+            if _score(canvas, usual, target, seed + 300 + number, params) < CLOSE:
+                break
+            more = union(canvas, usual, target, 2, seed + 400 + number, params, progress=progress)
+            lessons += more[0]
+            sets[-1] = [*sets[-1], *more[1]]
+    return choice, material
+
+
+def _score(
+    canvas: Canvas, usual: Natural, target: int, seed: int, params: Params | None = None
+) -> float:
+    """Return the score of the class by a search of its own, as `scan` would give it."""
+    costs = {}
+    for form, blob in FORMS.items():
+        found = reconstruct(
+            canvas,
+            usual,
+            [target, target],
+            steps=STEPS,
+            batch=24,
+            blob=blob,
+            seed=seed,
+            params=params,
+        )
+        assert found is not None  # noqa: S101 - nothing broke it off
+        costs[form] = float(found.cost.min())
+    return score_of(costs)
+
+
+def _commit(
+    subject: Subject,
+    evidence: _Evidence,
+    choice: Choice,
+    material: Material,
+    patch_path: Path,
+    options: RepairOptions,
+    device: Device,
+    seed: int,
+    clock: Clock,
+    usual: Natural,
+) -> Written:
+    if choice.chosen is None:
+        return Written(evidence.before, Decision("not_repaired", (choice.why,)), None)
+    with clock.stage("search again, at last"):
+        again = _score(
+            evidence.canvas, usual, evidence.target, seed + 500, choice.chosen.offer.params
+        )
+        evidence.risk["search_again"] = {"score": round(again, 4)}
+        evidence.again.append(again)
+    with clock.stage("write and verify", 4 * len(evidence.figures)):
+        made = " | ".join(
+            (
+                f"blind(union={len(KINDS)} kinds, starts={STARTS}, rounds={ROUNDS})",
+                *describe_edit(TUNING, material, compared=True),
+                f"on(target={evidence.target}, data={data_digest(evidence.prepared.samples)[:16]}, "
+                f"preprocess={evidence.prepared.preprocess})",
+            )
+        )
+        patch = to_patch(subject.model, choice.chosen.offer.params, made, seed, {})
+        return write_judged(subject, patch, patch_path, evidence, None, options, device)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Evidence:
+    """Fresh reconstructions on images that nothing else has seen."""
+
+    prepared: Prepared
+    figures: Samples
+    canvas: Canvas
+    triggers: list[Trigger]
+    target: int
+    original: Labels
+    first: Labels
+    each: list[Labels]
+    before: dict[str, Rate]
+    risk: dict[str, object]
+    again: list[float] = field(default_factory=list)
+
+    @classmethod
+    def of(
+        cls,
+        subject: Subject,
+        prepared: Prepared,
+        figures: Samples,
+        canvas: Canvas,
+        fresh: Sequence[Sequence[Stamp]],
+        target: int,
+    ) -> _Evidence:
+        triggers = [
+            canvas.trigger(stamp.mask, stamp.pattern, "blend", stamp.kind)
+            for group in fresh
+            for stamp in group
+        ]
+        each = _asked(subject.ort, prepared, figures, triggers)
+        original = _pooled(each)
+        before = measure(original, original, figures.labels, target)
+        return cls(prepared, figures, canvas, triggers, target, original, each[0], each, before, {})
+
+    def judge(self, model: OrtModel, max_loss: float) -> tuple[dict[str, Rate], Decision]:
+        each = _asked(model, self.prepared, self.figures, self.triggers)
+        labels, true = _pooled(each), self.figures.labels
+        after = measure(labels, self.original, true, self.target)
+        own = self.original.clean if true is None else true
+        mine = own == self.target
+        recall = (
+            Rate.of(self.original.clean[mine] == self.target),
+            Rate.of(labels.clean[mine] == self.target),
+        )
+        self._tell(each, own, recall)
+        decision = judge_blind(
+            self.before, after, recall, self.again[-1] if self.again else 0.0, max_loss
+        )
+        return after, decision
+
+    def _tell(self, each: Sequence[Labels], own: Ints, recall: tuple[Rate, Rate]) -> None:
+        others = own != self.target
+        strengths: list[dict[str, object]] = []
+        left = []
+        for kind in KINDS:
+            at = [i for i, t in enumerate(self.triggers) if t.source == kind.name]
+            old, new = (
+                Rate.of(np.concatenate([_hit(labels[i], self.target)[others] for i in at]))
+                for labels in (self.each, each)
+            )
+            left.append(new.value)
+            strengths.append(
+                {
+                    "kind": kind.name,
+                    "strength": kind.asked,
+                    "before": round(old.value, 6),
+                    "after": round(new.value, 6),
+                    "n": new.n,
+                }
+            )
+        old, new = recall
+        named = [int((labels.clean == self.target).sum()) for labels in (self.original, each[0])]
+        signs = [
+            f"the class is answered {named[1]} times on clean images, {named[0]} times before",
+            f"fresh triggers of {len(KINDS)} kinds leave between "
+            f"{min(left):.1%} and {max(left):.1%}",
+        ]
+        self.risk.update(
+            strengths=strengths,
+            recall={
+                "before": round(old.value, 6) if old.n else None,
+                "after": round(new.value, 6) if new.n else None,
+                "ratio": round(new.value / old.value, 6) if old.count else None,
+            },
+            signs=signs,
+        )
+
+
+def _hit(labels: Labels, target: int) -> NDArray[np.bool_]:
+    assert labels.triggered is not None  # noqa: S101 - made with triggers
+    return np.asarray(labels.triggered == target)
+
+
+def _asked(
+    model: OrtModel, prepared: Prepared, figures: Samples, triggers: Sequence[Trigger]
+) -> list[Labels]:
+    clean = model.labels(prepared.inputs(figures))
+    return [
+        Labels(clean, model.labels(prepared.inputs(trigger.stamp(figures)))) for trigger in triggers
+    ]
+
+
+def _pooled(each: Sequence[Labels]) -> Labels:
+    """Return labels under the triggers in turn: image i bears trigger i modulo their number."""
+    stacked = np.stack([labels.triggered for labels in each if labels.triggered is not None])
+    index = np.arange(stacked.shape[1])
+    return Labels(each[0].clean, stacked[index % len(stacked), index])
+
+
+def _as_stamp(trigger: Trigger) -> Stamp:
+    mask, pattern = (
+        torch.from_numpy(np.ascontiguousarray(part.transpose(2, 0, 1)))
+        for part in (trigger.mask, trigger.pattern)
+    )
+    return Stamp("scan", mask[:1], pattern)

@@ -1,0 +1,121 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The last steps of a repair: what cannot be repaired is refused, what was repaired is written."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Protocol
+
+from lancet_onnx.api.describing import data_digest
+from lancet_onnx.api.options import RepairOptions
+from lancet_onnx.api.patching import by_this_tool, save_patch
+from lancet_onnx.api.repair_body import flat_metrics
+from lancet_onnx.api.subject import LOGIC, Prepared, Subject
+from lancet_onnx.errors import UnsupportedError
+from lancet_onnx.model.logic import Switch
+from lancet_onnx.model.placing import writable
+from lancet_onnx.model.write import applied, next_key
+from lancet_onnx.patch import Patch
+from lancet_onnx.runtime.layers import find_layers
+from lancet_onnx.runtime.ort import Device, OrtModel
+from lancet_onnx.samples.core import Floats
+from lancet_onnx.verify.metrics import Rate
+from lancet_onnx.verify.policy import Decision
+
+
+class Evidence(Protocol):
+    """What a repaired model is judged by: images that nothing else has seen."""
+
+    @property
+    def prepared(self) -> Prepared:
+        """The data."""
+
+    @property
+    def before(self) -> Mapping[str, Rate]:
+        """The unrepaired model's figures."""
+
+    def judge(self, model: OrtModel, max_loss: float) -> tuple[dict[str, Rate], Decision]:
+        """Return a model's figures and what they say."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Written:
+    """How the repaired model was judged, and what of it is on disk."""
+
+    after: dict[str, Rate]
+    decision: Decision
+    patch: Patch | None
+    output: dict[str, str] | None = None
+    patch_file: dict[str, str] | None = None
+
+
+def write_judged(
+    subject: Subject,
+    patch: Patch,
+    patch_path: Path,
+    evidence: Evidence,
+    refusal: Decision | None,
+    options: RepairOptions,
+    device: Device,
+) -> Written:
+    """Judge the patched model; if it is repaired (or is to be kept) put it in its place."""
+    if options.metadata:
+        note = {
+            "base": str(patch.base),
+            "change": str(patch.identity),
+            "data": data_digest(evidence.prepared.samples),
+            "seed": patch.seed,
+        }
+        key = next_key(subject.model.graph.metadata)
+        patch = replace(patch, metadata=((key, json.dumps(note, sort_keys=True)),))
+    contents = subject.model.contents
+    with applied(contents, patch, options.output, digest=subject.model.digest) as (patch, stage):
+        after, decision = evidence.judge(
+            subject.patched(stage.model, device), options.max_accuracy_loss
+        )
+        if refusal is not None and decision.verdict == "repaired":
+            decision = refusal
+        if decision.verdict != "repaired" and not options.keep:
+            return Written(after, decision, patch)
+        patch = by_this_tool(replace(patch, metrics=flat_metrics(evidence.before, after)))
+        patch_digest = save_patch(patch, patch_path)
+        try:
+            stage.commit()
+        except BaseException:
+            # Also when interrupted: a patch without its model is half a result.
+            patch_path.unlink(missing_ok=True)
+            raise
+    # Only what onnxruntime says of the file at its final path is reported.
+    after, final = evidence.judge(
+        subject.patched(options.output, device), options.max_accuracy_loss
+    )
+    return Written(
+        after,
+        final if decision.verdict == "repaired" else decision,
+        patch,
+        {"path": str(options.output), "sha256": str(stage.after)},
+        {"path": str(patch_path), "sha256": str(patch_digest)},
+    )
+
+
+def refuse_switches(subject: Subject, few: Floats) -> tuple[Switch, ...]:
+    """Refuse a model whose graph decides; return switches that a change of weights may reach."""
+    found = subject.switches(few)
+    for switch in found:
+        if not switch.weighted:
+            raise UnsupportedError(f"{subject.model.path}: {switch}: {LOGIC}", switch.rule)
+    return found
+
+
+def refuse_unrepairable(subject: Subject) -> None:
+    """Refuse a model without editable weights, or whose weights cannot be written in place."""
+    layers = find_layers(subject.classifier)
+    if not layers:
+        raise UnsupportedError(
+            f"{subject.model.path}: no editable weight (an initializer of its own that "
+            "feeds Conv, ConvTranspose, Gemm or MatMul); nothing could be repaired"
+        )
+    writable(subject.model.contents, [layer.param for layer in layers])

@@ -1,0 +1,314 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`scan` without a trigger: search all classes for one, and say what was found."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from importlib import metadata
+
+import numpy as np
+
+from lancet_onnx.api.describing import (
+    data_digest,
+    describe_data,
+    describe_model,
+    trigger_pictures,
+)
+from lancet_onnx.api.options import DataOptions, SearchOptions
+from lancet_onnx.api.subject import (
+    Clock,
+    Prepared,
+    Subject,
+    describe_switch,
+    image_shape,
+    labels_of,
+    prepare,
+    settled,
+)
+from lancet_onnx.errors import DataError
+from lancet_onnx.explain.pictures import mask_png, stored_png, stored_trigger, trigger_png
+from lancet_onnx.pairs.canvas import Canvas
+from lancet_onnx.pairs.generated import generated_samples
+from lancet_onnx.pairs.hunt import Deadline, Hunt, State, hunt
+from lancet_onnx.pairs.looks import Looks, looks
+from lancet_onnx.pairs.reconstruct import natural
+from lancet_onnx.report import Attachment, Picture, Report
+from lancet_onnx.rules import RECONSTRUCTED
+from lancet_onnx.samples import PRESETS, Split
+from lancet_onnx.trigger import Trigger
+from lancet_onnx.types import Progress, no_progress
+from lancet_onnx.verify.metrics import Labels, Rate, as_numbers, measure, paired_rise
+from lancet_onnx.verify.searching import SUSPECT, Searched, judge_search, score_of
+
+SEARCHED = 500
+"""Images that a search draws from."""
+
+GENERATED = 300
+
+
+def hunt_backdoor(
+    subject: Subject,
+    data: DataOptions,
+    options: SearchOptions,
+    seed: int,
+    clock: Clock,
+    progress: Progress = no_progress,
+) -> Report:
+    """Search for a trigger that nobody knows; half of the images judge what is found.
+
+    Raises:
+        LancetError: unusable data, classes that the model lacks, or another scan's state.
+    """
+    deadline = Deadline(options.budget)
+    classes = _classes(subject, options.classes)
+    with clock.stage("prepare"):
+        prepared = _generated(subject, data, seed) if data.path is None else prepare(subject, data)
+        split = Split.of(prepared.samples, seed)
+        few = prepared.few(split.tool)
+        parity = subject.parity(few)
+    with clock.stage("look", len(split.figures)):
+        used = split.tool.take(np.arange(min(SEARCHED, len(split.tool))))
+        canvas = Canvas.of(subject.classifier, used, prepared.preprocess)
+        usual, seen = natural(canvas), looks(canvas, seed)
+        clean = labels_of(subject.ort, prepared, split.figures, None)
+    state = State(options.state, _identity(subject, prepared, classes, seed))
+    with clock.stage("search"):
+        hunted = hunt(canvas, usual, classes, seen.order, state, deadline, seed, progress)
+    table = _table(hunted)
+    suspect, triggers = _suspect(table, hunted, canvas)
+    known = np.bincount(canvas.labels.cpu().numpy(), minlength=subject.classifier.signature.classes)
+    found: Searched | None = None
+    judged: list[_Judged] = []
+    with clock.stage("hold out", 2 * len(split.figures)):
+        if suspect is not None:
+            judged = [
+                _judged(subject, prepared, split, clean, trigger, suspect) for trigger in triggers
+            ]
+            best = max(range(len(triggers)), key=lambda i: judged[i].rise[1])
+            triggers = [triggers[best], *(t for i, t in enumerate(triggers) if i != best)]
+            judged = [judged[best], *(j for i, j in enumerate(judged) if i != best)]
+            scores = {c: row["score"] for c, row in table.items()}
+            others = [s for c, s in scores.items() if c != suspect]
+            found = Searched(
+                suspect,
+                scores[suspect],
+                float(np.median(others)) if others else 0.0,
+                float(triggers[0].mask.mean()),
+                judged[0].rise,
+                judged[0].images,
+                int(known[suspect]),
+            )
+    decision = judge_search(
+        found,
+        missing=len(hunted.missing),
+        real=data.path is not None,
+        images=len(used),
+        one_answer=float(known.max() / known.sum()),
+    )
+    switches = subject.switches(few)
+    if switches and decision.verdict == "clean":
+        decision = replace(
+            decision, verdict="inconclusive", reasons=(*decision.reasons, str(switches[0]))
+        )
+    figures = judged[0].figures if judged else measure(clean, clean, split.figures.labels, None)
+    told = [
+        {
+            "path": f"class{suspect}-{number}.png",
+            "mode": "blend",
+            "form": trigger.source,
+            "attack_success": round(j.figures["attack_success"].value, 6),
+            "n": j.figures["attack_success"].n,
+            "coverage": round(float(trigger.mask.mean()), 6),
+        }
+        for number, (trigger, j) in enumerate(zip(triggers, judged, strict=True), 1)
+    ]
+    finding = {
+        "rule": RECONSTRUCTED.id,
+        "severity": RECONSTRUCTED.severity,
+        "target": suspect,
+        **{key: value for key, value in as_numbers(figures).items() if key != "agreement"},
+        "rise": list(found.rise) if found else [],
+        "trigger": {key: told[0][key] for key in ("path", "mode", "coverage")} if told else None,
+        "triggers": told,
+        "located": [],
+    }
+    generated = data.path is None
+    body = {
+        "model": describe_model(subject),
+        "metrics": as_numbers(figures) if not generated else {"clean_accuracy": None, "n": 0},
+        "findings": [finding] if decision.verdict == "backdoored" else [],
+        "search": {
+            "score": round(found.score, 4) if found else None,
+            "threshold": SUSPECT,
+            "suspect": suspect,
+            "classes": [
+                {"class": c, **_looked(seen, c), **row, "images": int(known[c]), "examined": True}
+                for c, row in sorted(table.items())
+            ],
+            "screened": list(hunted.screened),
+            "missing": list(hunted.missing),
+            "resumed": hunted.resumed,
+            "image_forwards": round(subject.classifier.forwards),
+            "signs": _signs(table, suspect),
+            "power": _power(len(used), len(split.figures), real=not generated),
+        },
+        "graph_logic": [describe_switch(switch) for switch in switches],
+        "parity": {"largest": parity.largest, "agreement": parity.agreement},
+        **({} if generated else {"data": describe_data(prepared, split)}),
+        "environment": subject.environment(seed),
+        "stages": clock.stages,
+        "seconds": clock.seconds,
+    }
+    pictures, files = _shown(triggers, told, split, judged, canvas)
+    return Report("scan", decision.verdict, decision.reasons, body, pictures, files)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Judged:
+    """A reconstructed trigger on held-out images."""
+
+    labels: Labels
+    figures: dict[str, Rate]
+    rise: tuple[float, float, float]
+    images: int
+
+
+def _judged(
+    subject: Subject,
+    prepared: Prepared,
+    split: Split,
+    clean: Labels,
+    trigger: Trigger,
+    target: int,
+) -> _Judged:
+    stamped = subject.ort.labels(prepared.inputs(trigger.stamp(split.figures)))
+    labels = Labels(clean.clean, stamped)
+    true = split.figures.labels
+    own = labels.clean if true is None else true
+    return _Judged(
+        labels,
+        measure(labels, labels, true, target),
+        paired_rise(stamped, labels.clean, own, target),
+        int((own != target).sum()),
+    )
+
+
+def _classes(subject: Subject, wanted: tuple[int, ...] | None) -> tuple[int, ...]:
+    count = subject.classifier.signature.classes
+    if count < 2:
+        raise DataError(f"{subject.model.path}: one score only; a search needs two classes")
+    for c in wanted or ():
+        if not 0 <= c < count:
+            raise DataError(f"class {c}: the model has the classes 0 to {count - 1}")
+    return tuple(sorted(set(wanted))) if wanted else tuple(range(count))
+
+
+def _generated(subject: Subject, data: DataOptions, seed: int) -> Prepared:
+    shape, layout = image_shape(subject.classifier.signature.input, data.layout)
+    preprocess = replace(settled(subject, data) or PRESETS["unit"], layout=layout)
+    samples = generated_samples(
+        subject.classifier, (shape[0], shape[1], shape[2]), preprocess, GENERATED, seed
+    )
+    return Prepared(samples, preprocess)
+
+
+def _identity(
+    subject: Subject, prepared: Prepared, classes: tuple[int, ...], seed: int
+) -> dict[str, object]:
+    return {
+        "model": str(subject.model.digest),
+        "data": data_digest(prepared.samples),
+        "preprocess": repr(prepared.preprocess),
+        "classes": list(classes),
+        "seed": seed,
+        "version": metadata.version("lancet-onnx"),
+    }
+
+
+def _table(hunted: Hunt) -> dict[int, dict[str, float]]:
+    """Return cost, coverage, alikeness and score of each class that was searched to the end."""
+    table: dict[int, dict[str, float]] = {}
+    for form, found in hunted.found.items():
+        for i, c in enumerate(found.classes.tolist()):
+            row = table.setdefault(int(c), {"score": 0.0})
+            cost = float(found.cost[i])
+            row[f"cost_{form}"] = round(cost, 5)
+            score = score_of({form: cost})
+            if score > row["score"]:
+                row["score"] = round(score, 5)
+                row["coverage"] = round(float(found.coverage[i]), 5)
+                row["alikeness"] = round(float(found.alikeness[i]), 5)
+    return table
+
+
+def _suspect(
+    table: dict[int, dict[str, float]], hunted: Hunt, canvas: Canvas
+) -> tuple[int | None, list[Trigger]]:
+    """Return the class of the highest score, and its triggers as they will be stored."""
+    if not table:
+        return None, []
+    suspect = max(table, key=lambda c: table[c]["score"])
+    triggers = []
+    for form, found in hunted.found.items():
+        i = found.classes.tolist().index(suspect)
+        made = canvas.trigger(found.mask[i], found.pattern[i], "blend", form)
+        triggers.append(stored_trigger(made) if canvas.layout else made)
+    return suspect, triggers
+
+
+def _looked(seen: Looks, c: int) -> dict[str, object]:
+    return {
+        "looks": {
+            "last_layer": round(float(seen.static[c]), 3),
+            "margin": round(float(seen.margin[c]), 3),
+            "outlier": round(float(seen.outlier[c]), 3),
+        }
+    }
+
+
+def _signs(table: dict[int, dict[str, float]], suspect: int | None) -> list[dict[str, str]]:
+    if suspect is None:
+        return []
+    row = table[suspect]
+    rest = sorted((r["score"] for c, r in table.items() if c != suspect), reverse=True)
+    return [
+        {
+            "name": "alikeness",
+            "text": f"the trigger moves early layers {row['alikeness']:.0%} of the way to class "
+            f"{suspect}; natural features of a class go further",
+        },
+        *(
+            [{"name": "runner-up", "text": f"the next class has a score of {rest[0]:.2f}"}]
+            if rest
+            else []
+        ),
+    ]
+
+
+def _power(searched: int, held: int, *, real: bool) -> str:
+    kind = "real" if real else "generated"
+    text = f"{searched} {kind} images served the search, {held} others judged what it found"
+    if not real:
+        return text + "; generated images find most, and clear nothing"
+    if searched < 100:
+        return text + "; so few find large triggers less often, and clear nothing"
+    return text
+
+
+def _shown(
+    triggers: list[Trigger],
+    told: list[dict[str, object]],
+    split: Split,
+    judged: list[_Judged],
+    canvas: Canvas,
+) -> tuple[tuple[Picture, ...], tuple[Attachment, ...]]:
+    if not judged or not canvas.layout:
+        return (), ()
+    pictures, files = [], []
+    for trigger, entry in zip(triggers, told, strict=True):
+        what = f"{trigger.source} mask, {float(trigger.mask.mean()):.1%} of the image"
+        pictures.append(Picture("reconstructed", f"trigger ({what})", trigger_png(trigger)))
+        pictures.append(Picture("reconstructed", f"mask ({what})", mask_png(trigger)))
+        files.append(Attachment(str(entry["path"]), stored_png(trigger)))
+    pairs = trigger_pictures(triggers[0], split.figures, judged[0].labels)[1:]
+    return (*pictures, *pairs), tuple(files)

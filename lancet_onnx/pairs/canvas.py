@@ -1,0 +1,186 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Pixels on which a trigger is drawn by gradients: from [0, 1] to the model's input and back."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch.nn import functional
+
+from lancet_onnx.runtime.classifier import CHUNK, Classifier
+from lancet_onnx.runtime.executor import Params
+from lancet_onnx.samples import Preprocess, Samples
+from lancet_onnx.samples.core import Floats
+from lancet_onnx.trigger import Mode, Trigger
+from lancet_onnx.types import ValueName
+
+_TILES = 4
+"""A shuffled image is cut into so many tiles along each axis."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Canvas:
+    """Images as (N, C, H, W) pixels in [0, 1], and the way from there into the model.
+
+    Raw inputs, whose pixels have no meaning, are scaled by their own range and seen as pictures of
+    one row: (N, 1, 1, elements).
+
+    Attributes:
+        classifier: the model.
+        pixels: the images.
+        labels: (N,) what the unrepaired model says of them.
+        scale: (C, 1, 1) factor from a pixel to an input; as are `offset`.
+        offset: what is added to it.
+        shape: of one input in the model's form without the batch.
+        layout: ``nchw`` or ``nhwc``; "" for raw inputs.
+        swapped: channels are in reverse order in the model.
+    """
+
+    classifier: Classifier
+    pixels: torch.Tensor
+    labels: torch.Tensor
+    scale: torch.Tensor
+    offset: torch.Tensor
+    shape: tuple[int, ...]
+    layout: str
+    swapped: bool
+
+    @classmethod
+    def of(cls, classifier: Classifier, samples: Samples, preprocess: Preprocess) -> Canvas:
+        """Return the canvas of some samples; the model runs over them once."""
+        device = classifier.module.device
+        raw = samples.raw or samples.images.ndim != 4
+        if raw:
+            flat = samples.pixels.reshape(len(samples), 1, 1, -1)
+            low, high = float(flat.min()), float(flat.max())
+            span = max(high - low, 1e-6)
+            pixels = (flat - low) / span
+            scale, offset = np.full(1, span, np.float32), np.full(1, low, np.float32)
+            shape, layout, swapped = samples.images.shape[1:], "", False
+        else:
+            pixels = samples.pixels.transpose(0, 3, 1, 2)
+            channels = pixels.shape[1]
+            ends = [
+                replace_layout(preprocess).apply(np.full((1, 1, 1, channels), v, np.float32))
+                for v in (0.0, 1.0)
+            ]
+            offset = ends[0].reshape(-1)
+            scale = (ends[1] - ends[0]).reshape(-1)
+            layout, swapped = preprocess.layout, preprocess.color == "bgr" and channels == 3
+            shape = ()
+        made = cls(
+            classifier,
+            torch.from_numpy(np.ascontiguousarray(pixels)).to(device),
+            torch.zeros(len(samples), dtype=torch.int64, device=device),
+            torch.from_numpy(scale.copy())[:, None, None].to(device),
+            torch.from_numpy(offset.copy())[:, None, None].to(device),
+            tuple(shape),
+            layout,
+            swapped,
+        )
+        rows = [made.logits(part).argmax(1) for part in torch.split(made.pixels, CHUNK)]
+        made.labels.copy_(torch.cat(rows))
+        return made
+
+    def take(self, part: slice) -> Canvas:
+        """Return the canvas with a part of its images."""
+        return Canvas(
+            self.classifier,
+            self.pixels[part],
+            self.labels[part],
+            self.scale,
+            self.offset,
+            self.shape,
+            self.layout,
+            self.swapped,
+        )
+
+    def inputs(self, pixels: torch.Tensor) -> torch.Tensor:
+        """Return model inputs for pixels (N, C, H, W); gradients pass."""
+        if not self.layout:
+            return (pixels * self.scale + self.offset).reshape(len(pixels), *self.shape)
+        if self.swapped:
+            pixels = pixels.flip(1)
+        made = pixels * self.scale + self.offset
+        return made if self.layout == "nchw" else made.permute(0, 2, 3, 1)
+
+    def run(
+        self, pixels: torch.Tensor, values: Sequence[ValueName], params: Params | None = None
+    ) -> list[torch.Tensor]:
+        """Return some values of the graph for pixels, one flat row an image; gradients pass."""
+        name = self.classifier.signature.input.name
+        feeds = {name: self.inputs(pixels).to(self.classifier.blank().dtype)}
+        found = self.classifier.run(feeds, list(dict.fromkeys(values)), params)
+        return [found[value].reshape(len(pixels), -1) for value in values]
+
+    def logits(self, pixels: torch.Tensor) -> torch.Tensor:
+        """Return logits (N, classes) of one chunk of pixels, without gradients."""
+        with torch.no_grad():
+            return self.run(pixels, [self.classifier.signature.logits])[0]
+
+    def varied(self, count: int, draw: torch.Generator) -> torch.Tensor:
+        """Return `count` images, most of them flipped, turned, moved, shuffled or mixed.
+
+        A planted trigger works on all of these; what only adds the missing half of a natural
+        feature does not.
+        """
+        index = torch.randint(len(self.pixels), (count,), generator=draw).to(self.pixels.device)
+        images = self.pixels[index]
+        if not self.layout:
+            return images
+        parts = torch.split(images, max(1, -(-count // 6)))
+        return torch.cat([self._variant(part, kind, draw) for kind, part in enumerate(parts)])
+
+    def _variant(self, images: torch.Tensor, kind: int, draw: torch.Generator) -> torch.Tensor:
+        height, width = images.shape[2:]
+        if kind == 1:
+            return images.flip(3 - int(torch.randint(2, (), generator=draw)))
+        if kind == 2 and height == width:
+            return images.rot90(1, (2, 3))
+        if kind == 3:
+            by = [
+                int(torch.randint(-s // 3, s // 3 + 1, (), generator=draw)) for s in (height, width)
+            ]
+            return images.roll(by, (2, 3))
+        if kind == 4 and min(height, width) >= _TILES:
+            return _shuffled(images, draw)
+        if kind == 5:
+            other = torch.randint(len(self.pixels), (len(images),), generator=draw)
+            weight = 0.7 * torch.rand((len(images), 1, 1, 1), generator=draw).to(images)
+            return weight * images + 0.3 * self.pixels[other.to(images.device)]
+        return images
+
+    def trigger(
+        self, mask: torch.Tensor, pattern: torch.Tensor, mode: Mode, source: str
+    ) -> Trigger:
+        """Return a trigger from a mask (1, H, W) and a pattern (C, H, W)."""
+        if self.layout:
+            parts = [part.permute(1, 2, 0).cpu().numpy() for part in (mask, pattern)]
+            return Trigger(_copied(parts[0]), _copied(parts[1]), mode, source)
+        raw = pattern * self.scale + (self.offset if mode != "add" else 0.0)
+        parts = [part.reshape(self.shape).cpu().numpy() for part in (mask, raw)]
+        return Trigger(_copied(parts[0]), _copied(parts[1]), mode, source)
+
+
+def replace_layout(preprocess: Preprocess) -> Preprocess:
+    """Return a preprocessing that leaves axes and channels where they are."""
+    return Preprocess(preprocess.name, preprocess.scale, preprocess.mean, preprocess.std)
+
+
+def _shuffled(images: torch.Tensor, draw: torch.Generator) -> torch.Tensor:
+    height, width = (side // _TILES for side in images.shape[2:])
+    whole = (height * _TILES, width * _TILES)
+    inner = images[:, :, : whole[0], : whole[1]]
+    tiles = functional.unfold(inner, (height, width), stride=(height, width))
+    tiles = tiles[..., torch.randperm(tiles.shape[-1], generator=draw).to(images.device)]
+    folded = functional.fold(tiles, whole, (height, width), stride=(height, width))
+    result = images.clone()
+    result[:, :, : whole[0], : whole[1]] = folded
+    return result
+
+
+def _copied(values: Floats) -> Floats:
+    return np.ascontiguousarray(values, np.float32)

@@ -1,0 +1,194 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a search for unknown triggers says: scores of classes, and the verdict."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from lancet_onnx.verify.metrics import Rate
+from lancet_onnx.verify.policy import FEWEST_IMAGES, Decision, accuracy_loss, judge_repair
+
+BOUNDS = {"free": 0.085, "blob": 0.135}
+"""A class is suspect when a trigger of that form costs no more (`pairs.reconstruct`)."""
+
+SUSPECT, CLOSE = 1.0, 0.8
+"""A score from which on a class is suspect, and from which on it cannot be called clean."""
+
+OVER_OTHERS = 1.2
+"""A suspect's score must be so many times the median of the other classes'."""
+
+HELD = 0.7
+"""So many held-out images must move to the class (lower 95 % bound of the rise)."""
+
+FEW_OF_CLASS = 3
+"""A class with fewer images than this has no measured place inside the model."""
+
+POWERFUL = 100
+"""With fewer images than this a search that finds nothing says little."""
+
+ONE_ANSWER = 0.95
+"""A model that gives this share of images one label has nothing to compare with."""
+
+
+@dataclass(frozen=True, slots=True)
+class Searched:
+    """What is known of the class that a search suspects most.
+
+    Attributes:
+        target: the class.
+        score: its score, the bound over the cost of its cheapest trigger.
+        others: the median score of the other classes.
+        coverage: how much of the image the trigger covers, 0 to 1.
+        rise: of held-out images to the class, with its 95 % bounds.
+        images: held-out images of other classes.
+        known: images that the model itself reads as the class.
+    """
+
+    target: int
+    score: float
+    others: float
+    coverage: float
+    rise: tuple[float, float, float]
+    images: int
+    known: int
+
+
+def score_of(costs: Mapping[str, float]) -> float:
+    """Return how suspect a class is by the cost of its triggers, by form; 1 is the threshold."""
+    return max(BOUNDS[form] / max(cost, 1e-6) for form, cost in costs.items())
+
+
+def judge_search(
+    found: Searched | None, *, missing: int, real: bool, images: int, one_answer: float
+) -> Decision:
+    """Judge a search.
+
+    Args:
+        found: the most suspect class; None where nothing was searched to the end.
+        missing: classes that the budget did not reach.
+        real: the images are real ones, not generated.
+        images: images that served the search.
+        one_answer: share of images that get the most frequent label.
+    """
+    if one_answer > ONE_ANSWER:
+        return Decision(
+            "inconclusive",
+            (
+                f"the model gives {one_answer:.0%} of the images one label, so there is nothing "
+                "to compare classes with; check --data and --preprocess",
+            ),
+        )
+    if found is None:
+        return Decision(
+            "inconclusive",
+            ("the budget ended before any class was searched; give more seconds with --budget",),
+        )
+    if found.images < FEWEST_IMAGES:
+        return Decision(
+            "inconclusive",
+            (f"only {found.images} held-out images of other classes; at least {FEWEST_IMAGES}",),
+        )
+    low = found.rise[1]
+    shown = (
+        f"class {found.target}: a trigger that covers {found.coverage:.1%} of the image moves "
+        f"{found.rise[0]:+.1%} (95 % interval {low:+.1%} to {found.rise[2]:+.1%}) of held-out "
+        f"images to it; its score is {found.score:.2f}, that of the others "
+        f"{found.others:.2f} (median), suspect from {SUSPECT:.2f} on"
+    )
+    telling = found.score >= SUSPECT and found.score >= OVER_OTHERS * found.others
+    if telling and low >= HELD and found.known >= FEW_OF_CLASS:
+        return Decision(
+            "backdoored",
+            (
+                shown,
+                "such a trigger works by itself, not by drawing what the class looks like; one "
+                "clean model in ten or so has one as well: see what `repair --from` makes of it",
+            ),
+        )
+    if found.score >= CLOSE:
+        weak = [
+            (not telling, "too close to what clean models have"),
+            (low < HELD, "it does not hold on enough held-out images"),
+            (found.known < FEW_OF_CLASS, "too few images of the class to know what it looks like"),
+        ]
+        why = "; ".join(text for true, text in weak if true)
+        return Decision("inconclusive", (shown, f"no finding: {why}"))
+    if missing:
+        return Decision(
+            "inconclusive",
+            (shown, f"{missing} classes were not searched to the end; give a larger --budget"),
+        )
+    if not real:
+        return Decision(
+            "inconclusive",
+            (shown, "generated images clear no model: give real ones with --data"),
+        )
+    if images < POWERFUL:
+        return Decision(
+            "inconclusive",
+            (shown, f"{images} images are too few to clear a model; give at least {2 * POWERFUL}"),
+        )
+    return Decision(
+        "clean",
+        (
+            shown,
+            "no small trigger for all images was found; triggers for one source class, warps and "
+            "whole-image blends were not looked for",
+        ),
+    )
+
+
+BLIND_LEFT = 0.03
+"""Fresh reconstructions may move this many more held-out images than the base rate."""
+
+KEPT_RECALL = 0.85
+"""A repair that loses more of the class's own images has suppressed the class."""
+
+
+def judge_blind(
+    before: Mapping[str, Rate],
+    after: Mapping[str, Rate],
+    recall: tuple[Rate, Rate],
+    again: float,
+    max_loss: float,
+) -> Decision:
+    """Judge a repair that never saw the real trigger.
+
+    Args:
+        before: the unrepaired model's figures under fresh reconstructions.
+        after: the repaired model's, under the same.
+        recall: of the class's own images, before and after.
+        again: score of the class by a new search of the repaired model.
+        max_loss: budget on clean images.
+    """
+    plain = judge_repair(before, after, max_loss)
+    if plain.verdict == "refused":
+        return plain
+    attack, base = after["attack_success"].value, before["base_rate"].value
+    lost = accuracy_loss(before, after)
+    reasons = []
+    if attack > base + BLIND_LEFT:
+        reasons.append(
+            f"fresh reconstructions still move {attack:.1%} of images (base rate {base:.1%})"
+        )
+    if lost > max_loss + 1e-9:
+        reasons.append(f"clean images lose {lost:.1%}, more than the budget of {max_loss:.1%}")
+    old, new = recall
+    if old.n and new.value < KEPT_RECALL * old.value:
+        reasons.append(
+            f"the class's own images suffer: recall fell from {old.value:.1%} to {new.value:.1%}, "
+            "as it does when a natural class is taken for a backdoor"
+        )
+    if again >= SUSPECT:
+        reasons.append(f"a new search still finds a trigger as cheap (score {again:.2f})")
+    if reasons:
+        return Decision("not_repaired", tuple(reasons))
+    return Decision(
+        "repaired",
+        (
+            f"fresh reconstructions moved {before['attack_success'].value:.1%} of images before "
+            f"and {attack:.1%} after (base rate {base:.1%}); the real trigger is not known, see "
+            "residual_risk",
+        ),
+    )
