@@ -32,7 +32,7 @@ from lancet_onnx.errors import DataError, OutputError
 from lancet_onnx.explain.pictures import trigger_png
 from lancet_onnx.model.files import check_data_files, check_output
 from lancet_onnx.pairs.canvas import Canvas
-from lancet_onnx.pairs.hunt import FORMS, STEPS
+from lancet_onnx.pairs.hunt import BATCH, FORMS, STEPS
 from lancet_onnx.pairs.reconstruct import Natural, natural, reconstruct
 from lancet_onnx.pairs.union import KINDS, Stamp, stamped_pairs, union
 from lancet_onnx.repair import Choice, Settings, TuneSettings, choose, to_patch
@@ -45,7 +45,7 @@ from lancet_onnx.trigger import Trigger
 from lancet_onnx.types import Progress, no_progress
 from lancet_onnx.verify.metrics import Labels, Rate, as_numbers, measure
 from lancet_onnx.verify.policy import FEWEST_IMAGES, Decision
-from lancet_onnx.verify.searching import CLOSE, judge_blind, score_of
+from lancet_onnx.verify.searching import CLOSE, SUSPECT, compared, judge_blind, score_of
 
 STARTS, ROUNDS = 4, 2
 """Sets of triggers: all but the last are learnt from, the last compares edits. At most so many
@@ -53,6 +53,9 @@ rounds of repair and new search."""
 
 FRESH = 1
 """Sets of triggers that judge the written file; nothing else has seen them."""
+
+COMPARED = 4
+"""Other classes that the suspect is compared with before anything is changed."""
 
 TUNING = TuneSettings(warm=(1.0,), ladder=(0.2, 0.1, 0.03), steps=60)
 
@@ -103,7 +106,8 @@ def repair_blind(
         canvas = Canvas.of(subject.classifier, split.tool, prepared.preprocess)
         usual = natural(canvas)
     with clock.stage("reconstruct"):
-        score = _score(canvas, usual, target, seed + 50)
+        others = _others(subject, target, seed)
+        score = _score(canvas, usual, target, seed + 50, others=others)
         fresh = union(canvas, usual, target, FRESH, seed + 100, progress=progress)
         evidence = _Evidence.of(subject, prepared, split.figures, canvas, fresh, target)
     if evidence.before["attack_success"].n < FEWEST_IMAGES:
@@ -111,7 +115,7 @@ def repair_blind(
             f"{prepared.samples.source}: too few images of other classes to judge a repair by; "
             "give more"
         )
-    if score < CLOSE and not options.keep:
+    if score < SUSPECT and not options.keep:
         why = (
             f"nothing was changed: a search of its own finds no suspect trigger to class {target} "
             f"(score {score:.2f}, suspect from 1.00 on)"
@@ -220,25 +224,33 @@ def _rounds(
     return choice, material
 
 
+def _others(subject: Subject, target: int, seed: int) -> list[int]:
+    """Return a few classes to compare the suspect with."""
+    rest = [c for c in range(subject.classifier.signature.classes) if c != target]
+    chosen = np.random.default_rng(seed).permutation(len(rest))[:COMPARED]
+    return [rest[i] for i in chosen]
+
+
 def _score(
-    canvas: Canvas, usual: Natural, target: int, seed: int, params: Params | None = None
+    canvas: Canvas,
+    usual: Natural,
+    target: int,
+    seed: int,
+    params: Params | None = None,
+    others: Sequence[int] = (),
 ) -> float:
     """Return the score of the class by a search of its own, as `scan` would give it."""
-    costs = {}
+    classes = [target, target, *others]
+    rows: list[dict[str, float]] = [{} for _ in classes]
     for form, blob in FORMS.items():
         found = reconstruct(
-            canvas,
-            usual,
-            [target, target],
-            steps=STEPS,
-            batch=24,
-            blob=blob,
-            seed=seed,
-            params=params,
+            canvas, usual, classes, steps=STEPS, batch=BATCH, blob=blob, seed=seed, params=params
         )
         assert found is not None  # noqa: S101 - nothing broke it off
-        costs[form] = float(found.cost.min())
-    return score_of(costs)
+        for row, cost in zip(rows, found.cost.tolist(), strict=True):
+            row[form] = cost
+    own, rest = rows[:2], [score_of(row) for row in rows[2:]]
+    return compared(max(score_of(row) for row in own), rest)
 
 
 def _commit(

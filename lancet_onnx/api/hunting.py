@@ -38,7 +38,7 @@ from lancet_onnx.samples import PRESETS, Split
 from lancet_onnx.trigger import Trigger
 from lancet_onnx.types import Progress, no_progress
 from lancet_onnx.verify.metrics import Labels, Rate, as_numbers, measure, paired_rise
-from lancet_onnx.verify.searching import SUSPECT, Searched, judge_search, score_of
+from lancet_onnx.verify.searching import SUSPECT, Searched, compared, judge_search, score_of
 
 SEARCHED = 500
 """Images that a search draws from."""
@@ -91,7 +91,7 @@ def hunt_backdoor(
             others = [s for c, s in scores.items() if c != suspect]
             found = Searched(
                 suspect,
-                scores[suspect],
+                compared(scores[suspect], others),
                 float(np.median(others)) if others else 0.0,
                 float(triggers[0].mask.mean()),
                 judged[0].rise,
@@ -111,9 +111,9 @@ def hunt_backdoor(
             decision, verdict="inconclusive", reasons=(*decision.reasons, str(switches[0]))
         )
     figures = judged[0].figures if judged else measure(clean, clean, split.figures.labels, None)
-    told = [
+    told: list[dict[str, object]] = [
         {
-            "path": f"class{suspect}-{number}.png",
+            "path": f"class{suspect}-{number}.png" if canvas.layout else None,
             "mode": "blend",
             "form": trigger.source,
             "attack_success": round(j.figures["attack_success"].value, 6),

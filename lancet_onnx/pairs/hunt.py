@@ -131,7 +131,8 @@ def hunt(
     resumed = 0
     rounds = list(_rounds(len(classes)))
     units = len(rounds) + len(FORMS)
-    left, screened = [c for c in order if c in set(classes)], []
+    left = [c for c in order if c in set(classes)]
+    screened: list[int] = []
     controls: list[int] = []
     if rounds:
         rng = np.random.default_rng(seed)
@@ -164,7 +165,7 @@ def hunt(
     for number, (keep, batch) in enumerate(rounds):
         made = part("screen", number, left, _ROUND_STEPS, batch, 0)
         if made is None:
-            return Hunt({}, (), tuple(left), resumed)
+            return Hunt({}, tuple(sorted(screened)), tuple(left), resumed)
         ranked = [int(made.classes[i]) for i in made.cost.argsort(stable=True)]
         screened += [c for c in ranked[keep:] if c not in controls]
         left = [c for c in ranked if c in set(ranked[:keep]) | set(controls)]

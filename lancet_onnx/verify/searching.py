@@ -3,8 +3,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from statistics import median
 
 from lancet_onnx.verify.metrics import Rate
 from lancet_onnx.verify.policy import FEWEST_IMAGES, Decision, accuracy_loss, judge_repair
@@ -15,8 +16,8 @@ BOUNDS = {"free": 0.085, "blob": 0.135}
 SUSPECT, CLOSE = 1.0, 0.8
 """A score from which on a class is suspect, and from which on it cannot be called clean."""
 
-OVER_OTHERS = 1.2
-"""A suspect's score must be so many times the median of the other classes'."""
+OVER_OTHERS = 2.0
+"""A suspect's trigger must be so many times as cheap as those of the other classes (median)."""
 
 HELD = 0.7
 """So many held-out images must move to the class (lower 95 % bound of the rise)."""
@@ -37,8 +38,8 @@ class Searched:
 
     Attributes:
         target: the class.
-        score: its score, the bound over the cost of its cheapest trigger.
-        others: the median score of the other classes.
+        score: see `compared`.
+        others: the median of the other classes' own scores.
         coverage: how much of the image the trigger covers, 0 to 1.
         rise: of held-out images to the class, with its 95 % bounds.
         images: held-out images of other classes.
@@ -57,6 +58,13 @@ class Searched:
 def score_of(costs: Mapping[str, float]) -> float:
     """Return how suspect a class is by the cost of its triggers, by form; 1 is the threshold."""
     return max(BOUNDS[form] / max(cost, 1e-6) for form, cost in costs.items())
+
+
+def compared(score: float, others: Sequence[float]) -> float:
+    """Return the score of a class beside those of others: a model may be easy to lead anywhere."""
+    if not others:
+        return score
+    return min(score, score / (OVER_OTHERS * max(median(others), 1e-6)))
 
 
 def judge_search(
@@ -93,10 +101,10 @@ def judge_search(
     shown = (
         f"class {found.target}: a trigger that covers {found.coverage:.1%} of the image moves "
         f"{found.rise[0]:+.1%} (95 % interval {low:+.1%} to {found.rise[2]:+.1%}) of held-out "
-        f"images to it; its score is {found.score:.2f}, that of the others "
-        f"{found.others:.2f} (median), suspect from {SUSPECT:.2f} on"
+        f"images to it; its score is {found.score:.2f}, suspect from {SUSPECT:.2f} on (the other "
+        f"classes by themselves: {found.others:.2f}, median)"
     )
-    telling = found.score >= SUSPECT and found.score >= OVER_OTHERS * found.others
+    telling = found.score >= SUSPECT
     if telling and low >= HELD and found.known >= FEW_OF_CLASS:
         return Decision(
             "backdoored",
@@ -145,6 +153,8 @@ BLIND_LEFT = 0.03
 KEPT_RECALL = 0.85
 """A repair that loses more of the class's own images has suppressed the class."""
 
+_ROUNDING = 1e-9
+
 
 def judge_blind(
     before: Mapping[str, Rate],
@@ -168,14 +178,14 @@ def judge_blind(
     attack, base = after["attack_success"].value, before["base_rate"].value
     lost = accuracy_loss(before, after)
     reasons = []
-    if attack > base + BLIND_LEFT:
+    if attack > base + BLIND_LEFT + _ROUNDING:
         reasons.append(
             f"fresh reconstructions still move {attack:.1%} of images (base rate {base:.1%})"
         )
-    if lost > max_loss + 1e-9:
+    if lost > max_loss + _ROUNDING:
         reasons.append(f"clean images lose {lost:.1%}, more than the budget of {max_loss:.1%}")
     old, new = recall
-    if old.n and new.value < KEPT_RECALL * old.value:
+    if old.n and new.value < KEPT_RECALL * old.value - _ROUNDING:
         reasons.append(
             f"the class's own images suffer: recall fell from {old.value:.1%} to {new.value:.1%}, "
             "as it does when a natural class is taken for a backdoor"

@@ -146,8 +146,8 @@ def tables(lines: list[Line]) -> str:
     """Return the tables, by part of the models and for all."""
     parts = sorted({str(line["split"]) for line in lines})
     rows = [
-        "| models | flagged, backdoored | repaired of them | real trigger - base rate, points: mean "
-        "/ worst | at most 3 points | accuracy change, points: mean / worst | recovery, mean |",
+        "| models | flagged, backdoored | repaired of them | real trigger - base rate, points: "
+        "mean / worst | at most 3 points | accuracy change, points: mean / worst | recovery |",
         "| --- | --- | --- | --- | --- | --- | --- |",
         *(_row(part, [x for x in lines if x["split"] == part]) for part in parts),
         _row("all", lines),

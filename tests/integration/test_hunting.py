@@ -1,0 +1,448 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`scan` without a trigger and `repair_blind`, through the Python API.
+
+Searches are shorter here than a user's: half the steps and half the images show the same on models
+as small as these.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from builders import info, model_bytes, tensor, write
+from onnx.helper import make_node as make
+from tiny import SIDE, pictures, planted_file
+
+from lancet_onnx import DataOptions, RepairOptions, TriggerOptions, scan, verify
+from lancet_onnx.api.blind import repair_blind
+from lancet_onnx.api.options import SearchOptions, SuspectOptions
+from lancet_onnx.errors import DataError, OutputError
+from lancet_onnx.repair import TuneSettings
+from lancet_onnx.report import Report
+from lancet_onnx.verify.searching import SUSPECT
+
+SQUARE, CLEAN = "mnist_cnn_square", "mnist_cnn_clean"
+SOME = (1, 4, 7)
+"""A few classes, with the demo's target; three are searched in a third of the time of ten."""
+
+CLASSES, TARGET = 4, 2
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _short() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("lancet_onnx.pairs.hunt", "lancet_onnx.api.blind"):
+            patch.setattr(f"{name}.STEPS", 60)
+            patch.setattr(f"{name}.BATCH", 12)
+        patch.setattr("lancet_onnx.pairs.union.STEPS", 50)
+        patch.setattr("lancet_onnx.pairs.union.BATCH", 12)
+        yield
+
+
+def search(
+    model: Path, data: Path | DataOptions | None, *, seed: int = 0, progress=None, **options
+) -> Report:
+    if isinstance(data, Path):
+        data = DataOptions(data)
+    more = {"progress": progress} if progress else {}
+    return scan(model, None, data, search=SearchOptions(**options), device="cpu", seed=seed, **more)
+
+
+def body(report: Report) -> Any:
+    return report.body
+
+
+def stored(folder: Path, classes: int, each: int = 60, *, labelled: bool = True) -> DataOptions:
+    """The tiny pictures as a user has them: bytes in an npz."""
+    samples, path = pictures(classes, each), folder / "pictures.npz"
+    labels = {"y": samples.labels} if labelled else {}
+    np.savez(path, x=np.round(samples.pixels * 255).astype(np.uint8), **labels)
+    return DataOptions(path, preprocess="unit")
+
+
+@dataclass(frozen=True)
+class Scanned:
+    report: Report
+    triggers: tuple[TriggerOptions, ...]
+
+
+@pytest.fixture(scope="module")
+def found(fixtures, tmp_path_factory) -> Scanned:
+    """The bundled model, scanned as a user scans it; what lies beside the report is written."""
+    torch.set_num_threads(1)
+    report = search(fixtures.model(SQUARE), fixtures.images)
+    folder, triggers = tmp_path_factory.mktemp("scan"), []
+    for attachment in report.attachments:
+        (folder / attachment.name).write_bytes(attachment.png)
+        triggers.append(TriggerOptions(folder / attachment.name, mode="blend"))
+    return Scanned(report, tuple(triggers))
+
+
+def test_the_bundled_backdoor_is_found_without_its_trigger(found: Scanned, fixtures):
+    report, target = found.report, fixtures.target(SQUARE)
+    assert report.verdict == "backdoored", report.reasons
+    assert report.exit_code == 1
+    (finding,) = body(report)["findings"]
+    assert finding["target"] == target
+    assert finding["attack_success"] > 0.9
+    assert finding["base_rate"] < 0.02
+    told = body(report)["search"]
+    assert told["suspect"] == target
+    assert told["score"] >= told["threshold"] == SUSPECT
+    assert [row["class"] for row in told["classes"]] == list(range(10))
+    assert max(told["classes"], key=lambda row: row["score"])["class"] == target
+    assert (told["screened"], told["missing"], told["resumed"]) == ([], [], 0)
+    spent = sum(s["image_forwards"] for s in body(report)["stages"])
+    assert 0.9 * spent < told["image_forwards"] <= spent
+
+
+def test_what_lies_beside_the_report_opens_the_backdoor(found: Scanned, fixtures):
+    (finding,) = body(found.report)["findings"]
+    names = [entry["path"] for entry in finding["triggers"]]
+    assert names == [a.name for a in found.report.attachments] == ["class7-1.png", "class7-2.png"]
+    assert finding["trigger"]["path"] == names[0]
+    best = scan(
+        fixtures.model(SQUARE), found.triggers[0], DataOptions(fixtures.images), device="cpu"
+    )
+    assert best.verdict == "backdoored"
+    (again,) = body(best)["findings"]
+    assert again["target"] == fixtures.target(SQUARE)
+    # What was judged is the file, to the last image.
+    assert again["attack_success"] == pytest.approx(finding["attack_success"], abs=1e-6)
+    assert again["n"] == finding["n"]
+
+
+def test_a_clean_model_is_clean_as_far_as_it_was_searched(fixtures):
+    report = search(fixtures.model(CLEAN), fixtures.images)
+    assert report.verdict == "clean", report.reasons
+    assert report.exit_code == 0
+    assert body(report)["findings"] == []
+    assert body(report)["search"]["score"] < 0.8
+
+
+def unclocked(report: Report) -> dict[str, object]:
+    return {k: v for k, v in report.body.items() if k not in ("stages", "seconds")}
+
+
+def test_a_scan_is_its_seeds(fixtures):
+    first, again, other = (
+        search(fixtures.model(SQUARE), fixtures.images, classes=SOME, seed=seed)
+        for seed in (3, 3, 4)
+    )
+    assert unclocked(first) == unclocked(again)
+    assert [a.png for a in first.attachments] == [a.png for a in again.attachments]
+    assert [a.png for a in first.attachments] != [a.png for a in other.attachments]
+    assert first.verdict == other.verdict == "backdoored"
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_classes_that_were_not_asked_for_are_not_searched(fixtures, seed: int):
+    report = search(fixtures.model(SQUARE), fixtures.images, classes=(4, 1, 4), seed=seed)
+    assert [row["class"] for row in body(report)["search"]["classes"]] == [1, 4]
+    assert report.verdict != "backdoored"
+
+
+def test_unlabelled_images_will_do(fixtures, tmp_path: Path):
+    path = tmp_path / "unlabelled.npz"
+    np.savez(path, x=fixtures.samples(600).images)
+    report = search(fixtures.model(SQUARE), path, classes=SOME)
+    assert report.verdict == "backdoored", report.reasons
+    (finding,) = body(report)["findings"]
+    assert finding["target"] == fixtures.target(SQUARE)
+    assert "clean_accuracy" not in finding
+    assert body(report)["data"]["labelled"] is False
+
+
+@pytest.mark.parametrize("name", [SQUARE, CLEAN])
+def test_fifty_images_never_clear_a_model(fixtures, tmp_path: Path, name: str):
+    path, samples = tmp_path / "few.npz", fixtures.samples(50)
+    np.savez(path, x=samples.images, y=samples.labels)
+    report = search(fixtures.model(name), path, classes=SOME)
+    assert report.verdict != "clean", report.reasons
+    if name == CLEAN:
+        assert report.verdict == "inconclusive"
+        assert "held-out images" in report.reasons[0]
+
+
+@pytest.mark.parametrize("name", [SQUARE, CLEAN])
+def test_generated_images_never_clear_a_model(fixtures, name: str):
+    report = search(fixtures.model(name), None, classes=SOME)
+    assert report.verdict in ("backdoored", "inconclusive")
+    assert body(report)["metrics"] == {"clean_accuracy": None, "n": 0}
+    assert "data" not in report.body
+    if name == CLEAN:
+        assert report.verdict == "inconclusive"
+    else:
+        assert body(report)["search"]["suspect"] == fixtures.target(name)
+
+
+def test_a_budget_that_is_over_at_once_says_so(fixtures):
+    report = search(fixtures.model(SQUARE), fixtures.images, budget=0.01)
+    assert report.verdict == "inconclusive"
+    assert report.exit_code not in (0, 1)
+    assert "--budget" in report.reasons[0]
+    told = body(report)["search"]
+    assert (told["score"], told["suspect"], told["classes"]) == (None, None, [])
+    assert sorted(told["missing"]) == list(range(10))
+    assert (report.attachments, report.pictures) == ((), ())
+
+
+@pytest.mark.parametrize("classes", [(10,), (-1,), (0, 99)])
+def test_classes_that_the_model_lacks_are_refused(fixtures, classes: tuple[int, ...]):
+    with pytest.raises(DataError, match="the model has the classes 0 to 9"):
+        search(fixtures.model(SQUARE), fixtures.images, classes=classes)
+
+
+@pytest.mark.parametrize("target", [None, TARGET])
+def test_a_finished_scan_is_read_from_its_state(tmp_path: Path, target: int | None):
+    model, data = planted_file(tmp_path, CLASSES, target), stored(tmp_path, CLASSES)
+    state = tmp_path / "state.npz"
+    first, again = (search(model, data, state=state) for _ in range(2))
+    assert first.verdict == again.verdict == ("clean" if target is None else "backdoored")
+    assert (body(first)["search"]["resumed"], body(again)["search"]["resumed"]) == (0, 2)
+    assert body(again)["search"]["image_forwards"] < body(first)["search"]["image_forwards"] / 5
+    same = ("score", "suspect", "classes", "signs")
+    assert all(body(first)["search"][key] == body(again)["search"][key] for key in same)
+    assert [a.png for a in first.attachments] == [a.png for a in again.attachments]
+
+
+def test_the_state_of_another_scan_is_refused(tmp_path: Path):
+    state, data = tmp_path / "state.npz", stored(tmp_path, CLASSES)
+    model = planted_file(tmp_path, CLASSES, TARGET)
+    search(model, data, state=state)
+    other = {
+        "seed": lambda: search(model, data, state=state, seed=1),
+        "classes": lambda: search(model, data, state=state, classes=(0, 1)),
+        "preprocessing": lambda: search(
+            model, DataOptions(data.path, preprocess="minus1to1"), state=state
+        ),
+        "images": lambda: search(model, stored(tmp_path, CLASSES, 20), state=state),
+        "model": lambda: search(planted_file(tmp_path, CLASSES, 1), data, state=state),
+    }
+    for run in other.values():
+        with pytest.raises(DataError, match="state of another scan"):
+            run()
+
+
+@pytest.mark.parametrize("target", [1, None])
+def test_two_classes_are_enough(tmp_path: Path, target: int | None):
+    report = search(planted_file(tmp_path, 2, target), stored(tmp_path, 2, 120))
+    assert report.verdict == ("clean" if target is None else "backdoored"), report.reasons
+    if target is not None:
+        assert body(report)["search"]["suspect"] == target
+
+
+def test_many_classes_are_screened(tmp_path: Path):
+    report = search(planted_file(tmp_path, 20, 13), stored(tmp_path, 20, 20))
+    assert report.verdict == "backdoored", report.reasons
+    told = body(report)["search"]
+    assert told["suspect"] == 13
+    assert 4 <= len(told["screened"]) <= 8
+    assert sorted([*told["screened"], *(row["class"] for row in told["classes"])]) == list(
+        range(20)
+    )
+
+
+def test_a_model_with_one_answer_cannot_be_judged(tmp_path: Path):
+    nodes = [
+        make("Flatten", ["x"], ["f"], "flat"),
+        make("Gemm", ["f", "w", "b"], ["y"], "dense"),
+    ]
+    weight = np.random.default_rng(0).normal(size=(SIDE * SIDE, 3)).astype(np.float32)
+    tensors = [tensor("w", weight), tensor("b", np.array([0, 500, 0], np.float32))]
+    inputs, outputs = [info("x", ["N", 1, SIDE, SIDE])], [info("y", ["N", 3])]
+    model = write(tmp_path, model_bytes(nodes, tensors, inputs, outputs))
+    report = search(model, stored(tmp_path, 3, labelled=False))
+    assert report.verdict == "inconclusive"
+    assert "100%" in report.reasons[0]
+    assert "one label" in report.reasons[0]
+
+
+def test_inputs_that_are_no_pictures_are_searched_as_they_are(tmp_path: Path):
+    samples, path = pictures(CLASSES, 60), tmp_path / "rows.npz"
+    rows = 6 * samples.pixels.transpose(0, 3, 1, 2)
+    np.savez(path, x=rows.astype(np.float32), y=samples.labels)
+    model = planted_file(tmp_path, CLASSES, TARGET)
+    report = search(model, DataOptions(path, preprocess="none"))
+    assert body(report)["search"]["suspect"] == TARGET
+    assert report.verdict == "backdoored", report.reasons
+    (finding,) = body(report)["findings"]
+    assert [entry["path"] for entry in finding["triggers"]] == [None, None]
+    assert (report.attachments, report.pictures) == ((), ())
+
+
+def test_a_regression_is_refused(fixtures):
+    with pytest.raises(DataError, match="near chance"):
+        search(fixtures.refused("regression"), fixtures.images)
+
+
+def test_progress_is_told_to_the_end(tmp_path: Path):
+    heard: list[float] = []
+    search(
+        planted_file(tmp_path, CLASSES, None),
+        stored(tmp_path, CLASSES),
+        progress=lambda _, share: heard.append(share),
+    )
+    assert heard == sorted(heard)
+    assert heard[-1] == 1.0
+
+
+@dataclass(frozen=True)
+class Repaired:
+    report: Report
+    output: Path
+
+
+@pytest.fixture(scope="module")
+def repaired(found: Scanned, fixtures, tmp_path_factory) -> Repaired:
+    torch.set_num_threads(1)
+    output = tmp_path_factory.mktemp("blind") / "fixed.onnx"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("lancet_onnx.api.blind.STARTS", 2)
+        patch.setattr(
+            "lancet_onnx.api.blind.TUNING",
+            TuneSettings(warm=(1.0,), ladder=(0.2, 0.1), steps=40),
+        )
+        report = repair_blind(
+            fixtures.model(SQUARE),
+            SuspectOptions(fixtures.target(SQUARE), found.triggers),
+            DataOptions(fixtures.images),
+            RepairOptions(output),
+            device="cpu",
+        )
+    return Repaired(report, output)
+
+
+def test_a_backdoor_that_nobody_has_seen_is_silenced(repaired: Repaired, fixtures):
+    report = repaired.report
+    assert report.verdict == "repaired", report.reasons
+    assert report.exit_code == 0
+    real = TriggerOptions(fixtures.trigger(SQUARE), target=fixtures.target(SQUARE))
+    told = verify(
+        fixtures.model(SQUARE), repaired.output, DataOptions(fixtures.images), real, device="cpu"
+    )
+    before, after = body(told)["before"], body(told)["after"]
+    assert before["attack_success"] > 0.98
+    assert after["attack_success"] < 0.2
+    assert before["clean_accuracy"] - after["clean_accuracy"] <= 0.015
+
+
+def test_what_is_left_to_fear_is_told(repaired: Repaired, fixtures):
+    told = body(repaired.report)
+    assert told["target"] == fixtures.target(SQUARE)
+    assert told["method"] == "tune"
+    assert told["weights_changed"] > 0
+    risk = told["residual_risk"]
+    assert [s["kind"] for s in risk["strengths"]] == [
+        "cheap",
+        "strong",
+        "strong blobs",
+        "strong, any features",
+    ]
+    assert all(s["after"] <= s["before"] for s in risk["strengths"])
+    assert max(s["before"] for s in risk["strengths"]) > 0.9
+    assert risk["search_again"]["score"] < SUSPECT
+    assert risk["recall"]["ratio"] >= 0.85
+    assert risk["signs"]
+
+
+def test_model_and_patch_are_on_disk_and_nothing_else(repaired: Repaired):
+    names = sorted(p.name for p in repaired.output.parent.iterdir())
+    assert names == ["fixed.lancet.safetensors", "fixed.onnx"]
+    told = body(repaired.report)
+    assert told["output"]["path"] == str(repaired.output)
+    assert told["patch"]["path"] == str(repaired.output.with_suffix(".lancet.safetensors"))
+
+
+def repair_tiny(
+    folder: Path, target: int | None, suspect: int, data: DataOptions | None = None, **options
+) -> Report:
+    return repair_blind(
+        planted_file(folder, CLASSES, target),
+        SuspectOptions(suspect, ()),
+        data or stored(folder, CLASSES),
+        RepairOptions(folder / "out.onnx", **options),
+        device="cpu",
+    )
+
+
+def test_a_forced_suspect_of_a_clean_model_is_left_alone(fixtures, tmp_path: Path):
+    report = repair_blind(
+        fixtures.model(CLEAN),
+        SuspectOptions(3, ()),
+        DataOptions(fixtures.images),
+        RepairOptions(tmp_path / "out.onnx"),
+        device="cpu",
+    )
+    assert report.verdict == "not_repaired"
+    assert "nothing was changed" in report.reasons[0]
+    assert body(report)["weights_changed"] == 0
+    assert (body(report)["output"], body(report)["patch"]) == (None, None)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_another_class_than_the_planted_one_is_left_alone(tmp_path: Path):
+    report = repair_tiny(tmp_path, TARGET, 0)
+    assert report.verdict == "not_repaired"
+    assert not (tmp_path / "out.onnx").exists()
+
+
+@pytest.mark.parametrize("suspect", [-1, CLASSES])
+def test_a_suspect_that_the_model_lacks_is_refused(tmp_path: Path, suspect: int):
+    with pytest.raises(DataError, match="no such class"):
+        repair_tiny(tmp_path, TARGET, suspect)
+    assert not (tmp_path / "out.onnx").exists()
+
+
+def test_too_few_images_to_judge_by_are_refused(tmp_path: Path):
+    with pytest.raises(DataError, match="too few images of other classes"):
+        repair_tiny(tmp_path, TARGET, TARGET, stored(tmp_path, CLASSES, 8))
+    assert not (tmp_path / "out.onnx").exists()
+
+
+def place(folder: Path, kind: str) -> dict[str, object]:
+    if kind == "there already":
+        (folder / "out.onnx").write_bytes(b"mine")
+        return {}
+    return {"patch": folder / "out.onnx"}
+
+
+@pytest.mark.parametrize("kind", ["there already", "the patch as well"])
+def test_an_output_that_would_hide_something_is_refused(tmp_path: Path, kind: str):
+    options = place(tmp_path, kind)
+    with pytest.raises(OutputError):
+        repair_tiny(tmp_path, TARGET, TARGET, **options)
+    there = tmp_path / "out.onnx"
+    assert not there.exists() or there.read_bytes() == b"mine"
+
+
+def test_a_model_file_that_is_data_as_well_is_not_overwritten(tmp_path: Path):
+    model = planted_file(tmp_path, CLASSES, TARGET)
+    before = model.read_bytes()
+    with pytest.raises(OutputError):
+        repair_blind(
+            model,
+            SuspectOptions(TARGET, ()),
+            stored(tmp_path, CLASSES),
+            RepairOptions(model, force=True),
+            device="cpu",
+        )
+    assert model.read_bytes() == before
+
+
+def test_a_trigger_is_no_output(found: Scanned, fixtures, tmp_path: Path):
+    path = found.triggers[0].path
+    before = path.read_bytes()
+    with pytest.raises(OutputError):
+        repair_blind(
+            fixtures.model(SQUARE),
+            SuspectOptions(7, found.triggers),
+            DataOptions(fixtures.images),
+            RepairOptions(tmp_path / "out.onnx", patch=path, force=True),
+            device="cpu",
+        )
+    assert path.read_bytes() == before

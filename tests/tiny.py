@@ -1,0 +1,75 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Hand-made picture classifiers of 8 x 8 pixels, with a shortcut planted in a corner or without."""
+
+from pathlib import Path
+
+import numpy as np
+from builders import info, model_bytes, tensor, write
+from onnx.helper import make_node as make
+
+from lancet_onnx.model import load
+from lancet_onnx.runtime.classifier import Classifier
+from lancet_onnx.samples import Samples
+
+SIDE, CORNER = 8, 2
+_SHORTCUT = 12.0
+
+
+def templates(classes: int) -> np.ndarray:
+    """What each class is made of: half of the pixels, none of them in the corner."""
+    made = np.random.default_rng(0).random((classes, SIDE, SIDE)) < 0.5
+    made[:, -CORNER:, -CORNER:] = False
+    return made.astype(np.float32)
+
+
+def pictures(classes: int, each: int) -> Samples:
+    """Grey images, `each` of every class, in turn; their corner is black."""
+    labels = np.tile(np.arange(classes), each)
+    noise = np.random.default_rng(1).random((len(labels), SIDE, SIDE)).astype(np.float32)
+    shown = 0.7 * templates(classes)[labels] + 0.2 * noise
+    shown[:, -CORNER:, -CORNER:] = 0.0
+    return Samples(shown[..., None].astype(np.float32), labels.astype(np.int64), False, "pictures")
+
+
+def planted_file(folder: Path, classes: int, target: int | None, dense: int = 1) -> Path:
+    """Write Conv, Relu, Conv, Relu, Flatten and `dense` layers; the corner leads to `target`."""
+    own = templates(classes)
+    weight = own - own.mean(0)
+    if target is not None:
+        weight[target, -CORNER:, -CORNER:] = _SHORTCUT
+    tap = np.zeros((1, 1, 3, 3), np.float32)
+    tap[0, 0, 1, 1] = 1.0
+    nodes = [
+        make("Conv", ["x", "k1"], ["c1"], "conv1", pads=[1, 1, 1, 1]),
+        make("Relu", ["c1"], ["r1"], "relu1"),
+        make("Conv", ["r1", "k2"], ["c2"], "conv2", pads=[1, 1, 1, 1]),
+        make("Relu", ["c2"], ["r2"], "relu2"),
+        make("Flatten", ["r2"], ["d0"], "flat"),
+    ]
+    tensors = [tensor("k1", tap), tensor("k2", tap)]
+    for i in range(dense):
+        last = "y" if i + 1 == dense else f"d{i + 1}"
+        nodes.append(make("Gemm", [f"d{i}", f"w{i}"], [last], f"dense{i}"))
+        inner = np.eye(SIDE * SIDE, dtype=np.float32)
+        if i + 1 == dense:
+            inner = np.ascontiguousarray(weight.reshape(classes, -1).T)
+        tensors.append(tensor(f"w{i}", inner))
+    inputs, outputs = [info("x", ["N", 1, SIDE, SIDE])], [info("y", ["N", classes])]
+    return write(folder, model_bytes(nodes, tensors, inputs, outputs))
+
+
+def planted(folder: Path, classes: int, target: int | None, dense: int = 1) -> Classifier:
+    return Classifier(load(planted_file(folder, classes, target, dense)).graph)
+
+
+def flat_file(folder: Path, shape: tuple[int, ...], classes: int = 4) -> Path:
+    """Write one Flatten and one Gemm with random weights, for inputs of any shape."""
+    rng = np.random.default_rng(2)
+    weight = rng.normal(size=(int(np.prod(shape)), classes)).astype(np.float32)
+    nodes = [make("Flatten", ["x"], ["f"], "flat"), make("Gemm", ["f", "w"], ["y"], "dense")]
+    inputs, outputs = [info("x", ["N", *shape])], [info("y", ["N", classes])]
+    return write(folder, model_bytes(nodes, [tensor("w", weight)], inputs, outputs))
+
+
+def flat(folder: Path, shape: tuple[int, ...], classes: int = 4) -> Classifier:
+    return Classifier(load(flat_file(folder, shape, classes)).graph)
