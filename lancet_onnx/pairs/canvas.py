@@ -160,6 +160,7 @@ class Canvas:
         if self.layout:
             parts = [part.permute(1, 2, 0).cpu().numpy() for part in (mask, pattern)]
             return Trigger(_copied(parts[0]), _copied(parts[1]), mode, source)
+        pattern = pattern.to(self.scale.device)
         raw = pattern * self.scale + (self.offset if mode != "add" else 0.0)
         parts = [part.reshape(self.shape).cpu().numpy() for part in (mask, raw)]
         return Trigger(_copied(parts[0]), _copied(parts[1]), mode, source)

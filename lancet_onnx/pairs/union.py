@@ -54,7 +54,8 @@ class Stamp:
 
     def on(self, images: torch.Tensor) -> torch.Tensor:
         """Return images (N, C, H, W) with the trigger."""
-        return images * (1 - self.mask) + self.pattern * self.mask
+        mask, pattern = self.mask.to(images.device), self.pattern.to(images.device)
+        return images * (1 - mask) + pattern * mask
 
 
 def union(

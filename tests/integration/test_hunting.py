@@ -23,6 +23,7 @@ from lancet_onnx.api.options import SearchOptions, SuspectOptions
 from lancet_onnx.errors import DataError, OutputError
 from lancet_onnx.repair import TuneSettings
 from lancet_onnx.report import Report
+from lancet_onnx.trigger import read_trigger
 from lancet_onnx.verify.searching import SUSPECT
 
 SQUARE, CLEAN = "mnist_cnn_square", "mnist_cnn_clean"
@@ -114,6 +115,9 @@ def test_what_lies_beside_the_report_opens_the_backdoor(found: Scanned, fixtures
     # What was judged is the file, to the last image.
     assert again["attack_success"] == pytest.approx(finding["attack_success"], abs=1e-6)
     assert again["n"] == finding["n"]
+    for trigger, told in zip(found.triggers, finding["triggers"], strict=True):
+        mask = read_trigger(trigger.path, (28, 28, 1)).mask
+        assert told["coverage"] == pytest.approx(float(mask.mean()), abs=1e-6)
 
 
 def test_a_clean_model_is_clean_as_far_as_it_was_searched(fixtures):
@@ -275,9 +279,12 @@ def test_inputs_that_are_no_pictures_are_searched_as_they_are(tmp_path: Path):
     assert (report.attachments, report.pictures) == ((), ())
 
 
-def test_a_regression_is_refused(fixtures):
-    with pytest.raises(DataError, match="near chance"):
-        search(fixtures.refused("regression"), fixtures.images)
+def test_a_regression_is_refused_by_labels_and_never_cleared(fixtures, tmp_path: Path):
+    model, path = fixtures.refused("regression"), tmp_path / "unlabelled.npz"
+    with pytest.raises(DataError, match="2 classes"):
+        search(model, fixtures.images)
+    np.savez(path, x=fixtures.samples(200).images)
+    assert search(model, path).verdict == "inconclusive"
 
 
 def test_progress_is_told_to_the_end(tmp_path: Path):

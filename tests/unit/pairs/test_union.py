@@ -109,6 +109,15 @@ def test_pairs_are_in_the_models_own_form(tmp_path: Path):
     assert (made.bad[:, 0, -1, 1:] == made.good[:, 0, -1, 1:]).all()
 
 
+def test_a_trigger_read_from_a_file_goes_where_the_images_are():
+    images = torch.zeros(2, 1, SIDE, SIDE, device="meta")
+    (stamp,) = dots(1)
+    assert stamp.on(images).device == images.device
+    white = stamp.on(torch.zeros(2, 1, SIDE, SIDE))
+    assert white.sum() == 2
+    assert (white[:, 0, -1, 0] == 1).all()
+
+
 def test_pairs_are_the_seeds(canvas: Canvas):
     first, again, other = (stamped_pairs(canvas, dots(5), TARGET, None, 2, s) for s in (0, 0, 1))
     assert np.array_equal(first.bad, again.bad)
