@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -13,8 +13,10 @@ from numpy.typing import NDArray
 
 from lancet_onnx.api.committing import (
     Written,
+    closing_words,
+    destination,
+    open_repairable,
     refuse_switches,
-    refuse_unrepairable,
     write_judged,
 )
 from lancet_onnx.api.describing import (
@@ -25,12 +27,10 @@ from lancet_onnx.api.describing import (
     unreached_weights,
 )
 from lancet_onnx.api.options import DataOptions, RepairOptions, SuspectOptions
-from lancet_onnx.api.patching import signatures_beside
 from lancet_onnx.api.repair_body import changed_layers, describe_edit, search_table
 from lancet_onnx.api.subject import Clock, Prepared, Subject, prepare, read_trigger_for
-from lancet_onnx.errors import DataError, OutputError
+from lancet_onnx.errors import DataError, UsageError
 from lancet_onnx.explain.pictures import trigger_png
-from lancet_onnx.model.files import check_data_files, check_output
 from lancet_onnx.pairs.canvas import Canvas
 from lancet_onnx.pairs.hunt import BATCH, FORMS, STEPS
 from lancet_onnx.pairs.reconstruct import Natural, natural, reconstruct
@@ -72,24 +72,26 @@ def repair_blind(
 ) -> Report:
     """Silence all that can be reconstructed of a backdoor to the suspect class.
 
+    What is found by a search only tunes: nothing is located, so flips and mutes, the paper's rules,
+    compensation and `options.sizes` have no part in it.
+
     Half of the images (seeded) reconstructs, tunes and chooses; the other half judges the written
     file under fresh reconstructions.
 
     Raises:
+        UsageError: another method than tuning was asked for.
         LancetError: unusable model, data, trigger or output path; nothing is written.
     """
     clock, target = Clock(), suspects.target
-    patch_path = options.patch or options.output.with_suffix(".lancet.safetensors")
-    inputs = [p for p in (model, data.path, *(t.path for t in suspects.triggers)) if p is not None]
-    for path in (options.output, patch_path):
-        check_output(path, inputs, force=options.force)
-    if patch_path.absolute() == options.output.absolute():
-        raise OutputError(f"{patch_path}: is the output as well; give another path for the patch")
+    if options.as_published or options.method not in ("auto", "tune"):
+        asked = "the paper's rules" if options.as_published else f"the method {options.method}"
+        raise UsageError(
+            f"{asked} needs a given trigger: what a search found is silenced by tuning only. "
+            "Leave --method and --as-published out, or give --trigger instead of --from"
+        )
+    patch_path = destination(options, [model, data.path, *(t.path for t in suspects.triggers)])
     with clock.stage("load"):
-        subject = Subject.open(model, device, data.output)
-        clock.classifier = subject.classifier
-        refuse_unrepairable(subject)
-        check_data_files(options.output, subject.model.contents.data_files)
+        subject = open_repairable(model, device, data, options, clock)
         if not 0 <= target < subject.classifier.signature.classes:
             raise DataError(f"class {target}: the model has no such class")
     with clock.stage("prepare"):
@@ -118,13 +120,10 @@ def repair_blind(
     if score < SUSPECT and not options.keep:
         why = (
             f"nothing was changed: a search of its own finds no suspect trigger to class {target} "
-            f"(score {score:.2f}, suspect from 1.00 on)"
+            f"(score {score:.2f}, suspect from {SUSPECT:.2f} on)"
         )
-        written, choice, material = (
-            Written(evidence.before, Decision("not_repaired", (why,)), None),
-            None,
-            None,
-        )
+        written = Written(evidence.before, Decision("not_repaired", (why,)), None)
+        choice = material = None
     else:
         choice, material = _rounds(
             subject, canvas, usual, target, given, split.tool, options, seed, clock, progress
@@ -158,12 +157,7 @@ def repair_blind(
         *(Picture("reconstructed", t.source, trigger_png(t)) for t in shown if canvas.layout),
         *(trigger_pictures(shown[0], split.figures, evidence.first)[1:] if shown else ()),
     )
-    reasons = (
-        *written.decision.reasons,
-        *([choice.why] if choice and choice.chosen else []),
-        *(f"{switch}; what it waits for may be another trigger" for switch in asleep),
-        *signatures_beside(model),
-    )
+    reasons = closing_words(model, written.decision, choice, asleep)
     return Report("repair", written.decision.verdict, reasons, body, pictures)
 
 
@@ -272,7 +266,7 @@ def _commit(
             evidence.canvas, usual, evidence.target, seed + 500, choice.chosen.offer.params
         )
         evidence.risk["search_again"] = {"score": round(again, 4)}
-        evidence.again.append(again)
+        evidence = replace(evidence, again=again)
     with clock.stage("write and verify", 4 * len(evidence.figures)):
         made = " | ".join(
             (
@@ -300,7 +294,7 @@ class _Evidence:
     each: list[Labels]
     before: dict[str, Rate]
     risk: dict[str, object]
-    again: list[float] = field(default_factory=list)
+    again: float = 0.0
 
     @classmethod
     def of(
@@ -333,9 +327,7 @@ class _Evidence:
             Rate.of(labels.clean[mine] == self.target),
         )
         self._tell(each, own, recall)
-        decision = judge_blind(
-            self.before, after, recall, self.again[-1] if self.again else 0.0, max_loss
-        )
+        decision = judge_blind(self.before, after, recall, self.again, max_loss)
         return after, decision
 
     def _tell(self, each: Sequence[Labels], own: Ints, recall: tuple[Rate, Rate]) -> None:

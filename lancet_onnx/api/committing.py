@@ -1,24 +1,26 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The last steps of a repair: what cannot be repaired is refused, what was repaired is written."""
+"""What all repairs begin and end with: refuse what cannot be repaired, write what was."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
 from lancet_onnx.api.describing import data_digest
-from lancet_onnx.api.options import RepairOptions
-from lancet_onnx.api.patching import by_this_tool, save_patch
+from lancet_onnx.api.options import DataOptions, RepairOptions
+from lancet_onnx.api.patching import by_this_tool, save_patch, signatures_beside
 from lancet_onnx.api.repair_body import flat_metrics
-from lancet_onnx.api.subject import LOGIC, Prepared, Subject
-from lancet_onnx.errors import UnsupportedError
+from lancet_onnx.api.subject import LOGIC, Clock, Prepared, Subject
+from lancet_onnx.errors import OutputError, UnsupportedError
+from lancet_onnx.model.files import check_data_files, check_output
 from lancet_onnx.model.logic import Switch
 from lancet_onnx.model.placing import writable
 from lancet_onnx.model.write import applied, next_key
 from lancet_onnx.patch import Patch
+from lancet_onnx.repair import Choice
 from lancet_onnx.runtime.layers import find_layers
 from lancet_onnx.runtime.ort import Device, OrtModel
 from lancet_onnx.samples.core import Floats
@@ -39,6 +41,44 @@ class Evidence(Protocol):
 
     def judge(self, model: OrtModel, max_loss: float) -> tuple[dict[str, Rate], Decision]:
         """Return a model's figures and what they say."""
+
+
+def destination(options: RepairOptions, inputs: Sequence[Path | None]) -> Path:
+    """Return where the patch goes, once nothing speaks against it and the model's path.
+
+    Raises:
+        OutputError: a path that cannot be written, or that would replace something.
+    """
+    patch_path = options.patch or options.output.with_suffix(".lancet.safetensors")
+    given = [path for path in inputs if path is not None]
+    for path in (options.output, patch_path):
+        check_output(path, given, force=options.force)
+    if patch_path.absolute() == options.output.absolute():
+        raise OutputError(f"{patch_path}: is the output as well; give another path for the patch")
+    return patch_path
+
+
+def open_repairable(
+    model: Path, device: Device, data: DataOptions, options: RepairOptions, clock: Clock
+) -> Subject:
+    """Open a model, which `clock` times from then on, if its weights can be changed and written."""
+    subject = Subject.open(model, device, data.output)
+    clock.classifier = subject.classifier
+    _refuse_unrepairable(subject)
+    check_data_files(options.output, subject.model.contents.data_files)
+    return subject
+
+
+def closing_words(
+    model: Path, decision: Decision, choice: Choice | None, asleep: Sequence[Switch]
+) -> tuple[str, ...]:
+    """Return all that a repair says in words: verdict, choice, switches left, signatures."""
+    return (
+        *decision.reasons,
+        *([choice.why] if choice and choice.chosen else []),
+        *(f"{switch}; what it waits for may be another trigger" for switch in asleep),
+        *signatures_beside(model),
+    )
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -110,7 +150,7 @@ def refuse_switches(subject: Subject, few: Floats) -> tuple[Switch, ...]:
     return found
 
 
-def refuse_unrepairable(subject: Subject) -> None:
+def _refuse_unrepairable(subject: Subject) -> None:
     """Refuse a model without editable weights, or whose weights cannot be written in place."""
     layers = find_layers(subject.classifier)
     if not layers:

@@ -38,7 +38,14 @@ from lancet_onnx.samples import PRESETS, Split
 from lancet_onnx.trigger import Trigger
 from lancet_onnx.types import Progress, no_progress
 from lancet_onnx.verify.metrics import Labels, Rate, as_numbers, measure, paired_rise
-from lancet_onnx.verify.searching import SUSPECT, Searched, compared, judge_search, score_of
+from lancet_onnx.verify.searching import (
+    POWERFUL,
+    SUSPECT,
+    Searched,
+    compared,
+    judge_search,
+    score_of,
+)
 
 SEARCHED = 500
 """Images that a search draws from."""
@@ -84,9 +91,6 @@ def hunt_backdoor(
             judged = [
                 _judged(subject, prepared, split, clean, trigger, suspect) for trigger in triggers
             ]
-            best = max(range(len(triggers)), key=lambda i: judged[i].rise[1])
-            triggers = [triggers[best], *(t for i, t in enumerate(triggers) if i != best)]
-            judged = [judged[best], *(j for i, j in enumerate(judged) if i != best)]
             scores = {c: row["score"] for c, row in table.items()}
             others = [s for c, s in scores.items() if c != suspect]
             found = Searched(
@@ -244,12 +248,17 @@ def _table(hunted: Hunt) -> dict[int, dict[str, float]]:
 def _suspect(
     table: dict[int, dict[str, float]], hunted: Hunt, canvas: Canvas
 ) -> tuple[int | None, list[Trigger]]:
-    """Return the class of the highest score, and its triggers as they will be stored."""
+    """Return the class of the highest score, and its triggers as they will be stored, best first.
+
+    Which is best says the search: images that are reported on choose nothing.
+    """
     if not table:
         return None, []
     suspect = max(table, key=lambda c: table[c]["score"])
-    triggers = []
-    for form, found in hunted.found.items():
+    row, triggers = table[suspect], []
+    forms = sorted(hunted.found, key=lambda form: -score_of({form: row[f"cost_{form}"]}))
+    for form in forms:
+        found = hunted.found[form]
         i = found.classes.tolist().index(suspect)
         made = canvas.trigger(found.mask[i], found.pattern[i], "blend", form)
         triggers.append(stored_trigger(made) if canvas.layout else made)
@@ -290,7 +299,7 @@ def _power(searched: int, held: int, *, real: bool) -> str:
     text = f"{searched} {kind} images served the search, {held} others judged what it found"
     if not real:
         return text + "; generated images find most, and clear nothing"
-    if searched < 100:
+    if searched < POWERFUL:
         return text + "; so few find large triggers less often, and clear nothing"
     return text
 

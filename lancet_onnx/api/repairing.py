@@ -8,8 +8,10 @@ from pathlib import Path
 
 from lancet_onnx.api.committing import (
     Written,
+    closing_words,
+    destination,
+    open_repairable,
     refuse_switches,
-    refuse_unrepairable,
     write_judged,
 )
 from lancet_onnx.api.describing import (
@@ -22,7 +24,6 @@ from lancet_onnx.api.describing import (
     unreached_weights,
 )
 from lancet_onnx.api.options import DataOptions, RepairOptions, TriggerOptions
-from lancet_onnx.api.patching import signatures_beside
 from lancet_onnx.api.repair_body import (
     changed_layers,
     describe_edit,
@@ -37,9 +38,8 @@ from lancet_onnx.api.subject import (
     prepare,
     read_trigger_for,
 )
-from lancet_onnx.errors import DataError, OutputError
+from lancet_onnx.errors import DataError
 from lancet_onnx.locate import locate, locate_as_published
-from lancet_onnx.model.files import check_data_files, check_output
 from lancet_onnx.pairs import stamped_material
 from lancet_onnx.repair import Choice, Judged, Settings, TuneSettings, choose, to_patch
 from lancet_onnx.report import Report
@@ -72,17 +72,9 @@ def repair(
         LancetError: unusable model, data, trigger or output path; nothing is written.
     """
     clock = Clock()
-    patch_path = options.patch or options.output.with_suffix(".lancet.safetensors")
-    inputs = [p for p in (model, trigger.path, trigger.mask, data.path) if p is not None]
-    for path in (options.output, patch_path):
-        check_output(path, inputs, force=options.force)
-    if patch_path.absolute() == options.output.absolute():
-        raise OutputError(f"{patch_path}: is the output as well; give another path for the patch")
+    patch_path = destination(options, [model, trigger.path, trigger.mask, data.path])
     with clock.stage("load"):
-        subject = Subject.open(model, device, data.output)
-        clock.classifier = subject.classifier
-        refuse_unrepairable(subject)
-        check_data_files(options.output, subject.model.contents.data_files)
+        subject = open_repairable(model, device, data, options, clock)
     with clock.stage("prepare"):
         prepared = prepare(subject, data)
         stamp = read_trigger_for(subject, trigger, data.layout, prepared.samples)
@@ -131,12 +123,7 @@ def repair(
     }
     pictures = trigger_pictures(stamp, split.figures, original)
     decision = written.decision
-    reasons = (
-        *decision.reasons,
-        *([choice.why] if choice and choice.chosen else []),
-        *(f"{switch}; what it waits for may be another trigger" for switch in asleep),
-        *signatures_beside(model),
-    )
+    reasons = closing_words(model, decision, choice, asleep)
     return Report("repair", decision.verdict, reasons, body, pictures)
 
 

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -12,10 +12,14 @@ from torch.nn import functional
 
 from lancet_onnx.runtime.classifier import CHUNK, Classifier
 from lancet_onnx.runtime.executor import Params
+from lancet_onnx.runtime.signature import torch_dtype
 from lancet_onnx.samples import Preprocess, Samples
 from lancet_onnx.samples.core import Floats
 from lancet_onnx.trigger import Mode, Trigger
 from lancet_onnx.types import ValueName
+
+CHANGES = ("as they are", "flipped", "turned", "moved", "shuffled", "mixed")
+"""What is done to the images that a trigger is tried on, a sixth of them each."""
 
 _TILES = 4
 """A shuffled image is cut into so many tiles along each axis."""
@@ -64,7 +68,7 @@ class Canvas:
             pixels = samples.pixels.transpose(0, 3, 1, 2)
             channels = pixels.shape[1]
             ends = [
-                replace_layout(preprocess).apply(np.full((1, 1, 1, channels), v, np.float32))
+                _in_place(preprocess).apply(np.full((1, 1, 1, channels), v, np.float32))
                 for v in (0.0, 1.0)
             ]
             offset = ends[0].reshape(-1)
@@ -74,7 +78,7 @@ class Canvas:
         made = cls(
             classifier,
             torch.from_numpy(np.ascontiguousarray(pixels)).to(device),
-            torch.zeros(len(samples), dtype=torch.int64, device=device),
+            torch.zeros(0, dtype=torch.int64, device=device),
             torch.from_numpy(scale.copy())[:, None, None].to(device),
             torch.from_numpy(offset.copy())[:, None, None].to(device),
             tuple(shape),
@@ -82,21 +86,11 @@ class Canvas:
             swapped,
         )
         rows = [made.logits(part).argmax(1) for part in torch.split(made.pixels, CHUNK)]
-        made.labels.copy_(torch.cat(rows))
-        return made
+        return replace(made, labels=torch.cat(rows))
 
     def take(self, part: slice) -> Canvas:
         """Return the canvas with a part of its images."""
-        return Canvas(
-            self.classifier,
-            self.pixels[part],
-            self.labels[part],
-            self.scale,
-            self.offset,
-            self.shape,
-            self.layout,
-            self.swapped,
-        )
+        return replace(self, pixels=self.pixels[part], labels=self.labels[part])
 
     def inputs(self, pixels: torch.Tensor) -> torch.Tensor:
         """Return model inputs for pixels (N, C, H, W); gradients pass."""
@@ -112,7 +106,7 @@ class Canvas:
     ) -> list[torch.Tensor]:
         """Return some values of the graph for pixels, one flat row an image; gradients pass."""
         name = self.classifier.signature.input.name
-        feeds = {name: self.inputs(pixels).to(self.classifier.blank().dtype)}
+        feeds = {name: self.inputs(pixels).to(torch_dtype(self.classifier.signature.input))}
         found = self.classifier.run(feeds, list(dict.fromkeys(values)), params)
         return [found[value].reshape(len(pixels), -1) for value in values]
 
@@ -131,23 +125,25 @@ class Canvas:
         images = self.pixels[index]
         if not self.layout:
             return images
-        parts = torch.split(images, max(1, -(-count // 6)))
-        return torch.cat([self._variant(part, kind, draw) for kind, part in enumerate(parts)])
+        parts = torch.split(images, max(1, -(-count // len(CHANGES))))
+        return torch.cat([self.changed(part, kind, draw) for kind, part in enumerate(parts)])
 
-    def _variant(self, images: torch.Tensor, kind: int, draw: torch.Generator) -> torch.Tensor:
+    def changed(self, images: torch.Tensor, kind: int, draw: torch.Generator) -> torch.Tensor:
+        """Return images changed in one of the ways of `CHANGES`, by its number."""
         height, width = images.shape[2:]
-        if kind == 1:
+        name = CHANGES[kind]
+        if name == "flipped":
             return images.flip(3 - int(torch.randint(2, (), generator=draw)))
-        if kind == 2 and height == width:
+        if name == "turned" and height == width:
             return images.rot90(1, (2, 3))
-        if kind == 3:
+        if name == "moved":
             by = [
                 int(torch.randint(-s // 3, s // 3 + 1, (), generator=draw)) for s in (height, width)
             ]
             return images.roll(by, (2, 3))
-        if kind == 4 and min(height, width) >= _TILES:
+        if name == "shuffled" and min(height, width) >= _TILES:
             return _shuffled(images, draw)
-        if kind == 5:
+        if name == "mixed":
             other = torch.randint(len(self.pixels), (len(images),), generator=draw)
             weight = 0.7 * torch.rand((len(images), 1, 1, 1), generator=draw).to(images)
             return weight * images + 0.3 * self.pixels[other.to(images.device)]
@@ -166,7 +162,7 @@ class Canvas:
         return Trigger(_copied(parts[0]), _copied(parts[1]), mode, source)
 
 
-def replace_layout(preprocess: Preprocess) -> Preprocess:
+def _in_place(preprocess: Preprocess) -> Preprocess:
     """Return a preprocessing that leaves axes and channels where they are."""
     return Preprocess(preprocess.name, preprocess.scale, preprocess.mean, preprocess.std)
 

@@ -12,6 +12,7 @@ import torch
 from torch.nn import functional
 
 from lancet_onnx.runtime.classifier import CHUNK, Classifier
+from lancet_onnx.runtime.leads import lead
 from lancet_onnx.samples import Preprocess, Samples
 from lancet_onnx.samples.core import Floats, Ints
 
@@ -63,9 +64,7 @@ def _pixel_gradient(
         labels = torch.from_numpy(wanted[part]).to(classifier.module.device)
 
         def margin(logits: torch.Tensor, labels: torch.Tensor = labels) -> torch.Tensor:
-            own = logits.gather(1, labels[:, None])
-            rest = logits.scatter(1, labels[:, None], -torch.inf).amax(1, keepdim=True)
-            return (own - rest).clamp(max=8.0)[:, 0]
+            return lead(logits, labels).clamp(max=8.0)
 
         inputs = classifier.tensor(preprocess.apply(pixels[part]))
         _, gradient = classifier.gradients(inputs, [], [name], margin)

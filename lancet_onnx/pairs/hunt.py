@@ -8,6 +8,7 @@ costs the same however many there are; the last ones and a few controls get the 
 
 from __future__ import annotations
 
+import io
 import json
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -18,6 +19,7 @@ import numpy as np
 import torch
 
 from lancet_onnx.errors import DataError
+from lancet_onnx.model.files import save
 from lancet_onnx.pairs.canvas import Canvas
 from lancet_onnx.pairs.reconstruct import Found, Natural, reconstruct
 from lancet_onnx.samples.reading import NPZ_ERRORS
@@ -106,15 +108,18 @@ class State:
             raise DataError(f"{self.path}: a damaged state ({error}); delete it") from error
 
     def put(self, part: str, found: Found) -> None:
-        """Keep a part; the file is whole at every moment."""
+        """Keep a part; the file is whole at every moment.
+
+        Raises:
+            OutputError: it cannot be written.
+        """
         self.parts[part] = {name: getattr(found, name).cpu().numpy() for name in _FIELDS}
         if self.path is None:
             return
         columns = {f"{p}:{n}": v for p, values in self.parts.items() for n, v in values.items()}
-        beside = self.path.with_name(self.path.name + ".part")
-        with beside.open("wb") as stream:
-            np.savez_compressed(stream, identity=np.array(self.identity), **columns)  # type: ignore[arg-type]
-        beside.replace(self.path)
+        stream = io.BytesIO()
+        np.savez_compressed(stream, identity=np.array(self.identity), **columns)  # type: ignore[arg-type]
+        save(stream.getvalue(), self.path)
 
 
 def hunt(

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import torch
 
 from lancet_onnx.pairs.canvas import Canvas
-from lancet_onnx.pairs.reconstruct import lead
 from lancet_onnx.runtime.layers import find_layers
+from lancet_onnx.runtime.leads import lead
 
 _IMAGES = 64
 
@@ -61,4 +61,6 @@ def looks(canvas: Canvas, seed: int) -> Looks:
 def _z(values: torch.Tensor) -> torch.Tensor:
     middle = values.median()
     spread = 1.4826 * (values - middle).abs().median()
+    # Of two to four classes most are the median, or near it: their deviation tells nothing.
+    spread = torch.maximum(spread, values.std(correction=0) / 10)
     return (values - middle) / spread.clamp(min=1e-6)

@@ -24,9 +24,10 @@ import torch
 from torch.nn import functional
 
 from lancet_onnx.pairs.canvas import Canvas
-from lancet_onnx.runtime.classifier import Classifier
+from lancet_onnx.runtime.classifier import CHUNK, Classifier
 from lancet_onnx.runtime.executor import Params
 from lancet_onnx.runtime.layers import find_layers
+from lancet_onnx.runtime.leads import lead
 from lancet_onnx.types import ValueName
 
 ALIKE = 0.5
@@ -100,7 +101,7 @@ def natural(canvas: Canvas) -> Natural:
     classifier = canvas.classifier
     values, logits = early_values(classifier), classifier.signature.logits
     with torch.no_grad():
-        rows = [canvas.run(part, [*values, logits]) for part in torch.split(canvas.pixels, 128)]
+        rows = [canvas.run(part, [*values, logits]) for part in torch.split(canvas.pixels, CHUNK)]
     columns = [torch.cat(parts) for parts in zip(*rows, strict=True)]
     scores, labels = columns[-1], canvas.labels
     leads = lead(scores, labels)
@@ -190,10 +191,13 @@ def reconstruct(
             now = coverage + alike * likes
             better = (works >= HOLDS) & (now < best)
             best = torch.where(better, now, best)
-            for old, new in zip(kept, (coverage, likes), strict=True):
-                old[better] = new[better]
-            for old, new in zip(pictures, (shown, colour), strict=True):
-                old[better] = new[better]
+            kept = [
+                torch.where(better, *both) for both in zip((coverage, likes), kept, strict=True)
+            ]
+            pictures = [
+                torch.where(better[:, None, None, None], *both)
+                for both in zip((shown, colour), pictures, strict=True)
+            ]
             up = works > HOLDS + 0.02
             price = torch.where(up, price * _DEARER, price / _CHEAPER).clamp(1e-3, 1e3)
         if stop((step + 1) / steps) and step + 1 < steps:
@@ -202,12 +206,6 @@ def reconstruct(
     pictures[0][lost], pictures[1][lost] = shown.detach()[lost], colour.detach()[lost]
     kept[0][lost], kept[1][lost] = 1.0, likes[lost]
     return Found(targets, torch.where(lost, 2.0, best), kept[0], kept[1], *pictures)
-
-
-def lead(scores: torch.Tensor, label: torch.Tensor) -> torch.Tensor:
-    """Return by how much the score of `label` is over the best other one."""
-    own = label[:, None]
-    return scores.gather(1, own)[:, 0] - scores.scatter(1, own, -torch.inf).amax(1)
 
 
 def _opacity(mask: torch.Tensor, blob: int) -> torch.Tensor:

@@ -20,6 +20,7 @@ from torch.nn import functional
 
 from lancet_onnx.runtime.classifier import Classifier
 from lancet_onnx.runtime.layers import find_layers
+from lancet_onnx.runtime.leads import lead
 from lancet_onnx.samples import Pairs
 from lancet_onnx.types import ParamName
 
@@ -153,8 +154,8 @@ class Trainer:
         """Return the triggered images' term; `before` is what the teacher says of the others."""
         # No more is asked for than without the trigger, and what the model takes for the wrong
         # label anyhow is not to be mended.
-        usual = _lead(before, wrong).clamp(min=-MARGIN)
-        over = functional.relu(_lead(scores, wrong) - usual)
+        usual = lead(before, wrong).clamp(min=-MARGIN)
+        over = functional.relu(lead(scores, wrong) - usual)
         return self._apart(scores, before) + self.settings.push * over.mean()
 
     def _apart(self, scores: torch.Tensor, before: torch.Tensor) -> torch.Tensor:
@@ -225,9 +226,3 @@ def _height_and_width(shape: Sequence[int]) -> tuple[int, ...]:
 
 def _without_dust(gradient: torch.Tensor) -> torch.Tensor:
     return gradient.where(gradient.abs() > DUST, 0.0)
-
-
-def _lead(scores: torch.Tensor, label: torch.Tensor) -> torch.Tensor:
-    """Return by how much the score of `label` is over the best other one."""
-    own = label[:, None]
-    return scores.gather(1, own)[:, 0] - scores.scatter(1, own, -torch.inf).amax(1)

@@ -24,7 +24,7 @@ SMALL_PATCH, SMALL_PATCH_RISE = 0.1, 0.9
 LEFT_OVER = 0.01
 """A repair may leave attack success this much over the base rate."""
 
-_ROUNDING = 1e-9
+ROUNDING = 1e-9
 """Less than one image in any data set: 79.7 % less 78.7 % is a point, not more."""
 
 
@@ -182,13 +182,13 @@ def judge_repair(
             ),
         )
     reasons = []
-    if attack.value > base.value + LEFT_OVER + _ROUNDING:
+    if attack.value > base.value + LEFT_OVER + ROUNDING:
         reasons.append(
             f"attack success is still {attack.value:.1%}, more than one point over the base rate "
             f"of {base.value:.1%}"
         )
     lost = accuracy_loss(before, after)
-    if lost > max_loss + _ROUNDING:
+    if lost > max_loss + ROUNDING:
         known = "clean accuracy" if "clean_accuracy" in after else "agreement"
         reasons.append(f"{known} fell by {lost:.1%}, more than the budget of {max_loss:.1%}")
     if reasons:

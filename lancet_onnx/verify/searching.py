@@ -8,7 +8,13 @@ from dataclasses import dataclass
 from statistics import median
 
 from lancet_onnx.verify.metrics import Rate
-from lancet_onnx.verify.policy import FEWEST_IMAGES, Decision, accuracy_loss, judge_repair
+from lancet_onnx.verify.policy import (
+    FEWEST_IMAGES,
+    ROUNDING,
+    Decision,
+    accuracy_loss,
+    judge_repair,
+)
 
 BOUNDS = {"free": 0.085, "blob": 0.135}
 """A class is suspect when a trigger of that form costs no more (`pairs.reconstruct`)."""
@@ -110,8 +116,8 @@ def judge_search(
             "backdoored",
             (
                 shown,
-                "such a trigger works by itself, not by drawing what the class looks like; one "
-                "clean model in ten or so has one as well: see what `repair --from` makes of it",
+                "such a trigger works by itself, not by drawing what the class looks like. "
+                "Some clean models have one as well: see what `repair --from` makes of it",
             ),
         )
     if found.score >= CLOSE:
@@ -153,8 +159,6 @@ BLIND_LEFT = 0.03
 KEPT_RECALL = 0.85
 """A repair that loses more of the class's own images has suppressed the class."""
 
-_ROUNDING = 1e-9
-
 
 def judge_blind(
     before: Mapping[str, Rate],
@@ -178,14 +182,14 @@ def judge_blind(
     attack, base = after["attack_success"].value, before["base_rate"].value
     lost = accuracy_loss(before, after)
     reasons = []
-    if attack > base + BLIND_LEFT + _ROUNDING:
+    if attack > base + BLIND_LEFT + ROUNDING:
         reasons.append(
             f"fresh reconstructions still move {attack:.1%} of images (base rate {base:.1%})"
         )
-    if lost > max_loss + _ROUNDING:
+    if lost > max_loss + ROUNDING:
         reasons.append(f"clean images lose {lost:.1%}, more than the budget of {max_loss:.1%}")
     old, new = recall
-    if old.n and new.value < KEPT_RECALL * old.value - _ROUNDING:
+    if old.n and new.value < KEPT_RECALL * old.value - ROUNDING:
         reasons.append(
             f"the class's own images suffer: recall fell from {old.value:.1%} to {new.value:.1%}, "
             "as it does when a natural class is taken for a backdoor"

@@ -34,7 +34,7 @@ from lancet_onnx.errors import LancetError
 from lancet_onnx.report import Report
 from tests.bench.compare_runs import Case
 from tests.bench.compare_table import Line, read_lines
-from tests.bench.detect import SEED, Opened, about, find_cases, part_of
+from tests.bench.detect import SEED, Opened, about, figures_of, find_cases, part_of
 from tests.bench.detect_table import TOOL
 
 CLASSWISE = ("source-specific", "all-to-all")
@@ -54,19 +54,8 @@ class Job:
 
 def scanned(case: Case, report: Report, seconds: float) -> Line:
     """Return a scan as a line of `detect.py`."""
-    body: Any = report.body
-    search = body["search"]
     line = {"method": TOOL, "steps": None, **about(case, Opened(case))}
-    return line | {
-        "score": float(search["score"]),
-        "threshold": search["threshold"],
-        "suspect": search["suspect"],
-        "flagged": report.verdict == "backdoored",
-        "verdict": report.verdict,
-        "anomalies": [found["score"] for found in search["classes"]],
-        "image_forwards": search["image_forwards"],
-        "seconds": round(seconds, 2),
-    }
+    return {**line, **figures_of(report, seconds)}
 
 
 def repaired(case: Case, suspect: int, report: Report) -> Line:

@@ -33,6 +33,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from lancet_onnx.api import scan
 from lancet_onnx.api.subject import Prepared, Subject, prepare, read_trigger_for
 from lancet_onnx.errors import LancetError
+from lancet_onnx.report import Report
 from lancet_onnx.samples import Split
 from lancet_onnx.verify.searching import SUSPECT, compared
 from tests.bench.compare_runs import Case
@@ -118,6 +119,11 @@ def by_tool(case: Case) -> Line:
     """Scan as a user would who knows no trigger."""
     start = time.perf_counter()
     report = scan(case.model, None, case.data, device="cpu", seed=SEED)
+    return figures_of(report, time.perf_counter() - start)
+
+
+def figures_of(report: Report, seconds: float) -> Line:
+    """Return what a scan found and what it took."""
     body: Any = report.body
     search = body["search"]
     return {
@@ -128,7 +134,7 @@ def by_tool(case: Case) -> Line:
         "verdict": report.verdict,
         "anomalies": [found["score"] for found in search["classes"]],
         "image_forwards": search["image_forwards"],
-        "seconds": round(time.perf_counter() - start, 2),
+        "seconds": round(seconds, 2),
     }
 
 

@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 
 from lancet_onnx.errors import DataError
+from lancet_onnx.pairs.canvas import Canvas
 from lancet_onnx.runtime.classifier import Classifier
 from lancet_onnx.runtime.signature import torch_dtype
 from lancet_onnx.samples import Preprocess, Samples
@@ -83,10 +84,7 @@ class Setting:
         classifier: the model; it counts the image-forwards.
         pixels: (N, H, W, C) images in [0, 1].
         labels: their true classes, or None when unknown.
-        black: what the model takes for a black image, broadcastable.
-        white: likewise for a white one; the map between is linear, channel by channel.
-        swapped: the model takes the channels in the opposite order.
-        channels_first: the model takes (N, C, H, W).
+        canvas: the way from pixels into the model.
         seed: of all random choices.
         steps: the most optimisation steps a class; None leaves each method its own number.
         start: what the classifier's counter stood at.
@@ -96,10 +94,7 @@ class Setting:
     classifier: Classifier
     pixels: torch.Tensor
     labels: torch.Tensor | None
-    black: torch.Tensor
-    white: torch.Tensor
-    swapped: bool
-    channels_first: bool
+    canvas: Canvas
     seed: int
     steps: int | None
     start: float
@@ -114,7 +109,7 @@ class Setting:
         seed: int = 0,
         steps: int | None = None,
     ) -> Setting:
-        """Take images as `prepare` gives them; the preprocessing is read off black and white.
+        """Take images as `prepare` gives them.
 
         Raises:
             DataError: inputs that are no pictures, or that no gradient can reach.
@@ -122,17 +117,12 @@ class Setting:
         if samples.raw or not torch_dtype(classifier.signature.input).is_floating_point:
             raise DataError(f"{samples.source}: triggers are sought on pictures, as float inputs")
         place = classifier.module.device
-        size = (1, 1, 1, samples.images.shape[-1])
-        ends = [np.zeros(size, np.float32), np.ones(size, np.float32)]
-        black, white = (torch.from_numpy(preprocess.apply(end)).to(place) for end in ends)
+        canvas = Canvas.of(classifier, samples, preprocess)
         return cls(
             classifier,
             _tensor(samples.pixels).to(place),
             None if samples.labels is None else _tensor(samples.labels).to(place),
-            black,
-            white,
-            preprocess.color == "bgr" and size[-1] == 3,
-            preprocess.layout == "nchw",
+            canvas,
             seed,
             steps,
             classifier.forwards,
@@ -158,11 +148,7 @@ class Setting:
 
     def inputs(self, pixels: torch.Tensor) -> torch.Tensor:
         """Return model inputs for pixels (N, H, W, C); gradients reach the pixels."""
-        if self.swapped:
-            pixels = pixels.flip(-1)
-        if self.channels_first:
-            pixels = pixels.permute(0, 3, 1, 2)
-        inputs = pixels * (self.white - self.black) + self.black
+        inputs = self.canvas.inputs(pixels.permute(0, 3, 1, 2))
         return inputs.to(torch_dtype(self.classifier.signature.input))
 
     def logits(self, pixels: torch.Tensor) -> torch.Tensor:

@@ -20,11 +20,11 @@ from tiny import SIDE, pictures, planted_file
 from lancet_onnx import DataOptions, RepairOptions, TriggerOptions, scan, verify
 from lancet_onnx.api.blind import repair_blind
 from lancet_onnx.api.options import SearchOptions, SuspectOptions
-from lancet_onnx.errors import DataError, OutputError
+from lancet_onnx.errors import DataError, OutputError, UsageError
 from lancet_onnx.repair import TuneSettings
 from lancet_onnx.report import Report
 from lancet_onnx.trigger import read_trigger
-from lancet_onnx.verify.searching import SUSPECT
+from lancet_onnx.verify.searching import BOUNDS, SUSPECT
 
 SQUARE, CLEAN = "mnist_cnn_square", "mnist_cnn_clean"
 SOME = (1, 4, 7)
@@ -453,3 +453,31 @@ def test_a_trigger_is_no_output(found: Scanned, fixtures, tmp_path: Path):
             device="cpu",
         )
     assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    "options", [{"method": "flip"}, {"method": "mute"}, {"as_published": True}]
+)
+def test_a_method_that_needs_a_given_trigger_is_refused(tmp_path: Path, options):
+    model = planted_file(tmp_path, CLASSES, TARGET)
+    output = tmp_path / "fixed.onnx"
+    with pytest.raises(UsageError, match="--trigger instead of --from"):
+        repair_blind(
+            model,
+            SuspectOptions(TARGET, ()),
+            stored(tmp_path, CLASSES),
+            RepairOptions(output, **options),
+            device="cpu",
+        )
+    assert not output.exists()
+
+
+def test_the_search_says_which_trigger_is_first(tmp_path: Path):
+    """Held-out images are reported on; they choose nothing."""
+    model = planted_file(tmp_path, CLASSES, TARGET)
+    report = search(model, stored(tmp_path, CLASSES))
+    (finding,) = body(report)["findings"]
+    (row,) = (r for r in body(report)["search"]["classes"] if r["class"] == TARGET)
+    scores = [BOUNDS[entry["form"]] / row[f"cost_{entry['form']}"] for entry in finding["triggers"]]
+    assert scores == sorted(scores, reverse=True)
+    assert finding["attack_success"] == finding["triggers"][0]["attack_success"]

@@ -10,13 +10,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 
 from lancet_onnx.errors import DataError
 from lancet_onnx.model import load
 from lancet_onnx.report import Report
 from lancet_onnx.runtime.classifier import Classifier
-from lancet_onnx.samples import PRESETS, Preprocess
+from lancet_onnx.samples import PRESETS
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
@@ -87,27 +86,14 @@ def test_the_sign_mask_of_the_target_is_the_smallest_of_the_bundled_backdoor(fix
     assert int(np.argmin(found.values)) == fixtures.target(SQUARE) == found.suspect
 
 
-@pytest.mark.parametrize(
-    "preprocess",
-    [
-        PRESETS["imagenet"],
-        replace(PRESETS["uint8"], color="bgr", layout="nhwc"),
-        Preprocess("own", mean=(0.1, 0.2, 0.3), std=(0.5, 0.6, 0.7), color="bgr"),
-    ],
-)
-def test_pixels_become_inputs_as_preprocessing_says(setting: Setting, rng, preprocess: Preprocess):
-    pixels = rng.random((4, 5, 6, 3), np.float32)
-    ends = [preprocess.apply(np.full((1, 1, 1, 3), v, np.float32)) for v in (0, 1)]
-    view = replace(
-        setting,
-        black=torch.from_numpy(ends[0]),
-        white=torch.from_numpy(ends[1]),
-        swapped=preprocess.color == "bgr",
-        channels_first=preprocess.layout == "nchw",
-    )
-    images = torch.from_numpy(pixels).requires_grad_()
-    inputs = view.inputs(images)
-    np.testing.assert_allclose(inputs.detach(), preprocess.apply(pixels), rtol=1e-5, atol=1e-5)
+@pytest.mark.parametrize("name", ["unit", "minus1to1", "uint8"])
+def test_pixels_become_inputs_as_preprocessing_says(fixtures, classifier: Classifier, name: str):
+    samples = fixtures.samples(4)
+    setting = Setting.of(classifier, samples, PRESETS[name])
+    images = setting.pixels.clone().requires_grad_()
+    inputs = setting.inputs(images)
+    expected = PRESETS[name].apply(samples.pixels)
+    np.testing.assert_allclose(inputs.detach(), expected, rtol=1e-5, atol=1e-5)
     inputs.sum().backward()
     assert images.grad is not None
     assert (images.grad != 0).all()

@@ -54,9 +54,9 @@ def dotted() -> Samples:
     return Samples(images, None, False, "dots")
 
 
-def test_two_classes_give_finite_scores(tmp_path: Path):
+def test_two_classes_give_scores_of_a_usual_size(tmp_path: Path):
     seen = looks(Canvas.of(planted(tmp_path, 2, 1), pictures(2, 10), UNIT), 0)
-    assert all(torch.isfinite(part).all() for part in (seen.static, seen.margin, seen.outlier))
+    assert all(part.abs().max() <= 10 for part in (seen.static, seen.margin, seen.outlier))
     assert sorted(seen.order) == [0, 1]
 
 
