@@ -59,8 +59,9 @@ def looks(canvas: Canvas, seed: int) -> Looks:
 
 
 def _z(values: torch.Tensor) -> torch.Tensor:
-    middle = values.median()
-    spread = 1.4826 * (values - middle).abs().median()
-    # Of two to four classes most are the median, or near it: their deviation tells nothing.
-    spread = torch.maximum(spread, values.std(correction=0) / 10)
+    # Not `median`, which of an even number of values takes the lower of the two in the middle.
+    middle = values.quantile(0.5)
+    spread = 1.4826 * (values - middle).abs().quantile(0.5)
+    # Of three or four classes most are often alike: their deviation tells nothing.
+    spread = torch.maximum(spread, values.std(correction=0) / 3)
     return (values - middle) / spread.clamp(min=1e-6)
