@@ -31,7 +31,7 @@ from lancet_onnx.pairs.canvas import Canvas
 from lancet_onnx.pairs.generated import generated_samples
 from lancet_onnx.pairs.hunt import Deadline, Hunt, State, hunt
 from lancet_onnx.pairs.looks import Looks, looks
-from lancet_onnx.pairs.reconstruct import natural
+from lancet_onnx.pairs.natural import Natural, natural
 from lancet_onnx.report import Attachment, Picture, Report
 from lancet_onnx.rules import RECONSTRUCTED
 from lancet_onnx.samples import PRESETS, Split
@@ -39,6 +39,7 @@ from lancet_onnx.trigger import Trigger
 from lancet_onnx.types import Progress, no_progress
 from lancet_onnx.verify.metrics import Labels, Rate, as_numbers, measure, paired_rise
 from lancet_onnx.verify.searching import (
+    CLOSE,
     POWERFUL,
     SUSPECT,
     Searched,
@@ -76,12 +77,12 @@ def hunt_backdoor(
     with clock.stage("look", len(split.figures)):
         used = split.tool.take(np.arange(min(SEARCHED, len(split.tool))))
         canvas = Canvas.of(subject.classifier, used, prepared.preprocess)
-        usual, seen = natural(canvas), looks(canvas, seed)
+        usual, seen = natural(canvas, seed), looks(canvas, seed)
         clean = labels_of(subject.ort, prepared, split.figures, None)
     state = State(options.state, _identity(subject, prepared, classes, seed))
     with clock.stage("search"):
         hunted = hunt(canvas, usual, classes, seen.order, state, deadline, seed, progress)
-    table = _table(hunted)
+    table = _table(hunted, usual)
     suspect, triggers = _suspect(table, hunted, canvas)
     known = np.bincount(canvas.labels.cpu().numpy(), minlength=subject.classifier.signature.classes)
     found: Searched | None = None
@@ -101,6 +102,8 @@ def hunt_backdoor(
                 judged[0].rise,
                 judged[0].images,
                 int(known[suspect]),
+                table[suspect]["stray"],
+                _drowned(table, hunted),
             )
     decision = judge_search(
         found,
@@ -229,20 +232,30 @@ def _identity(
     }
 
 
-def _table(hunted: Hunt) -> dict[int, dict[str, float]]:
+def _table(hunted: Hunt, usual: Natural) -> dict[int, dict[str, float]]:
     """Return cost, coverage, alikeness and score of each class that was searched to the end."""
     table: dict[int, dict[str, float]] = {}
     for form, found in hunted.found.items():
         for i, c in enumerate(found.classes.tolist()):
-            row = table.setdefault(int(c), {"score": 0.0})
-            cost = float(found.cost[i])
+            stray, cost = float(usual.stray[c]), float(found.cost[i])
+            row = table.setdefault(int(c), {"score": 0.0, "stray": round(stray, 5)})
             row[f"cost_{form}"] = round(cost, 5)
-            score = score_of({form: cost})
+            score = score_of({form: cost}, stray)
             if score > row["score"]:
                 row["score"] = round(score, 5)
                 row["coverage"] = round(float(found.coverage[i]), 5)
                 row["alikeness"] = round(float(found.alikeness[i]), 5)
     return table
+
+
+def _drowned(table: dict[int, dict[str, float]], hunted: Hunt) -> tuple[int, ...]:
+    """Return classes of cheap triggers that are not suspect only because of strays."""
+    return tuple(
+        c
+        for c, row in sorted(table.items())
+        if row["score"] < CLOSE
+        and score_of({form: row[f"cost_{form}"] for form in hunted.found}) >= SUSPECT
+    )
 
 
 def _suspect(
@@ -285,6 +298,11 @@ def _signs(table: dict[int, dict[str, float]], suspect: int | None) -> list[dict
             "name": "alikeness",
             "text": f"the trigger moves early layers {row['alikeness']:.0%} of the way to class "
             f"{suspect}; natural features of a class go further",
+        },
+        {
+            "name": "stray",
+            "text": f"patches of junk lead {row['stray']:.0%} of images to class {suspect}; where "
+            "they lead most images to one class, its small triggers are natural",
         },
         *(
             [{"name": "runner-up", "text": f"the next class has a score of {rest[0]:.2f}"}]

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """The schedule of a search: which classes get how many steps, within a budget, resumable.
 
-Few classes are searched all at once, first with free masks, then with masks of soft blobs. Many are
-screened first: each round halves them and doubles the images that a class gets, so that a round
-costs the same however many there are; the last ones and a few controls get the full search.
+Few classes are searched all at once, with one form of masks after the other. Many are screened
+first: each round halves them and doubles the images that a class gets, so that a round costs the
+same however many there are; the last ones and a few controls get the full search.
 """
 
 from __future__ import annotations
@@ -21,15 +21,16 @@ import torch
 from lancet_onnx.errors import DataError
 from lancet_onnx.model.files import save
 from lancet_onnx.pairs.canvas import Canvas
-from lancet_onnx.pairs.reconstruct import Found, Natural, reconstruct
+from lancet_onnx.pairs.masks import BLOB, FREE, WINDOW, Form
+from lancet_onnx.pairs.natural import Natural
+from lancet_onnx.pairs.reconstruct import Found, reconstruct
 from lancet_onnx.samples.reading import NPZ_ERRORS
 from lancet_onnx.types import Progress, no_progress
 
-FORMS = {"free": 0, "blob": 5}
-"""Names of the forms of a mask, and the pixels of their blobs."""
+FORMS = (FREE, BLOB, WINDOW)
 
 MANY, CONTROLS = 16, 4
-STEPS, BATCH = 120, 24
+STEPS, BATCH = 80, 24
 _ROUND_STEPS, _ROUND_BATCH, _ROUND_IMAGES = 20, 12, 40_000
 _AT_ONCE, _MEMORY = 512, 2**31
 """Images that run at once: so many, and only as many as fit in this many bytes."""
@@ -144,7 +145,7 @@ def hunt(
         controls = sorted(int(c) for c in rng.choice(left, CONTROLS, replace=False))
 
     def part(
-        name: str, number: int, wanted: Sequence[int], steps: int, batch: int, blob: int
+        name: str, number: int, wanted: Sequence[int], steps: int, batch: int, form: Form
     ) -> Found | None:
         nonlocal resumed
         key = f"{name}:{','.join(map(str, wanted))}"
@@ -158,7 +159,7 @@ def hunt(
             wanted,
             steps,
             batch,
-            blob,
+            form,
             seed + number,
             deadline,
             lambda share: progress("searching triggers", (number + share) / units),
@@ -168,18 +169,18 @@ def hunt(
         return made
 
     for number, (keep, batch) in enumerate(rounds):
-        made = part("screen", number, left, _ROUND_STEPS, batch, 0)
+        made = part("screen", number, left, _ROUND_STEPS, batch, FREE)
         if made is None:
             return Hunt({}, tuple(sorted(screened)), tuple(left), resumed)
         ranked = [int(made.classes[i]) for i in made.cost.argsort(stable=True)]
         screened += [c for c in ranked[keep:] if c not in controls]
         left = [c for c in ranked if c in set(ranked[:keep]) | set(controls)]
     found: dict[str, Found] = {}
-    for number, (form, blob) in enumerate(FORMS.items(), len(rounds)):
-        made = part(form, number, sorted(left), STEPS, BATCH, blob)
+    for number, form in enumerate(FORMS, len(rounds)):
+        made = part(form.name, number, sorted(left), STEPS, BATCH, form)
         if made is None:
             break
-        found[form] = made
+        found[form.name] = made
     progress("searching triggers", 1.0)
     return Hunt(
         found, tuple(sorted(screened)), () if len(found) == len(FORMS) else tuple(left), resumed
@@ -202,7 +203,7 @@ def _in_groups(
     classes: Sequence[int],
     steps: int,
     batch: int,
-    blob: int,
+    form: Form,
     seed: int,
     deadline: Deadline,
     tick: Callable[[float], None],
@@ -225,7 +226,7 @@ def _in_groups(
             group,
             steps=steps,
             batch=batch,
-            blob=blob,
+            form=form,
             seed=seed + 1000 * number,
             stop=stop,
         )

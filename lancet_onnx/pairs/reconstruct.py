@@ -24,11 +24,10 @@ import torch
 from torch.nn import functional
 
 from lancet_onnx.pairs.canvas import Canvas
-from lancet_onnx.runtime.classifier import CHUNK, Classifier
+from lancet_onnx.pairs.masks import FREE, Form, begin, opacity
+from lancet_onnx.pairs.natural import Natural
 from lancet_onnx.runtime.executor import Params
-from lancet_onnx.runtime.layers import find_layers
 from lancet_onnx.runtime.leads import lead
-from lancet_onnx.types import ValueName
 
 ALIKE = 0.5
 WANTED = 0.7
@@ -37,8 +36,7 @@ ENOUGH = 0.8
 """A trigger works on an image with this share of the lead asked for."""
 HOLDS = 0.93
 """A trigger counts if it works on so many of the images that it was just tried on."""
-_RATE, _BETAS = 0.1, (0.5, 0.9)
-_START = -2.0
+_RATE, _BETAS = 0.2, (0.5, 0.9)
 _WARM = 20
 _PRICE, _DEARER, _CHEAPER = 2.4, 1.1, 1.15
 _MEMORY = 0.8
@@ -50,7 +48,7 @@ class Found:
 
     Attributes:
         classes: (T,) the classes.
-        cost: (T,) see the module; 2 where no trigger held.
+        cost: (T,) see the module; 2 to 3 where no trigger held, less the more images it worked on.
         coverage: (T,) mean of the mask, 0 to 1.
         alikeness: (T,) 0 nothing of the class, 1 as far as the class itself.
         mask: (T, 1, H, W) opacity.
@@ -65,63 +63,6 @@ class Found:
     pattern: torch.Tensor
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Natural:
-    """What is usual for each class: the lead of its images, and its place in early layers.
-
-    Attributes:
-        lead: (classes,) median lead of the images of the class.
-        values: the values that alikeness is measured at.
-        way: for each value (classes, elements): from the mean of all others to the class's own.
-    """
-
-    lead: torch.Tensor
-    values: tuple[ValueName, ...]
-    way: tuple[torch.Tensor, ...]
-
-
-def early_values(classifier: Classifier) -> tuple[ValueName, ...]:
-    """Return inputs of the last layers at which an image's parts are still apart.
-
-    Behind the first fully connected layer or attention everything a class does looks alike.
-    """
-    names: list[ValueName] = []
-    layers = find_layers(classifier)
-    for layer in layers[:-1]:
-        name = layer.node.inputs[0]
-        if name != classifier.signature.input.name and name not in names:
-            names.append(name)
-        if layer.node.op_type not in ("Conv", "ConvTranspose"):
-            break
-    return tuple(names[-2:])
-
-
-def natural(canvas: Canvas) -> Natural:
-    """Measure what is usual for each class, on clean images."""
-    classifier = canvas.classifier
-    values, logits = early_values(classifier), classifier.signature.logits
-    with torch.no_grad():
-        rows = [canvas.run(part, [*values, logits]) for part in torch.split(canvas.pixels, CHUNK)]
-    columns = [torch.cat(parts) for parts in zip(*rows, strict=True)]
-    scores, labels = columns[-1], canvas.labels
-    leads = lead(scores, labels)
-    usual = leads.median()
-    classes = classifier.signature.classes
-    own = [leads[labels == c].median() if (labels == c).any() else usual for c in range(classes)]
-    way = []
-    for column in columns[:-1]:
-        total, count = column.sum(0), len(column)
-        ways = torch.zeros(classes, column.shape[1], device=column.device)
-        for c in range(classes):
-            mine = labels == c
-            n = int(mine.sum())
-            if 0 < n < count:
-                inside = column[mine].sum(0)
-                ways[c] = inside / n - (total - inside) / (count - n)
-        way.append(ways)
-    return Natural(torch.stack(own).clamp(min=1e-3), values, tuple(way))
-
-
 def reconstruct(
     canvas: Canvas,
     usual: Natural,
@@ -129,7 +70,7 @@ def reconstruct(
     *,
     steps: int,
     batch: int,
-    blob: int = 0,
+    form: Form = FREE,
     seed: int = 0,
     alike: float = ALIKE,
     asked: float = WANTED,
@@ -138,10 +79,9 @@ def reconstruct(
 ) -> Found | None:
     """Search all `classes` at once, each with its own mask, pattern and price.
 
-    A class may be given several times: each search starts elsewhere. With `blob` the mask is made
-    of soft blobs of that many pixels. `asked` is the lead asked for as a share of what is usual;
-    `params` replace leaves, as those of a repaired model. `stop` hears how far the search is; what
-    it breaks off comes to None.
+    A class may be given several times: each search starts elsewhere. `asked` is the lead asked for
+    as a share of what is usual; `params` replace leaves, as those of a repaired model. `stop` hears
+    how far the search is; what it breaks off comes to None.
     """
     device = canvas.pixels.device
     draw = torch.Generator().manual_seed(seed)
@@ -151,15 +91,15 @@ def reconstruct(
     labels = targets.repeat_interleave(batch)
     ways = [way[targets] for way in usual.way]
     lengths = [way.square().sum(1).clamp(min=1e-12) for way in ways]
-    mask = _START + 0.1 * torch.randn((count, 1, height, width), generator=draw)
+    numbers = begin(form, count, height, width, draw, device).requires_grad_()
     pattern = 0.5 * torch.randn((count, channels, height, width), generator=draw)
-    mask, pattern = (t.to(device).requires_grad_() for t in (mask, pattern))
-    adam = torch.optim.Adam([mask, pattern], lr=_RATE, betas=_BETAS)
+    pattern = pattern.to(device).requires_grad_()
+    adam = torch.optim.Adam([numbers, pattern], lr=_RATE, betas=_BETAS)
     price = torch.full((count,), _PRICE, device=device)
     works, likes = torch.zeros(count, device=device), torch.zeros(count, device=device)
     best = torch.full((count,), torch.inf, device=device)
     kept = [torch.zeros(count, device=device), torch.zeros(count, device=device)]
-    pictures = [torch.zeros_like(mask), torch.zeros_like(pattern)]
+    pictures = [torch.zeros_like(pattern[:, :1]), torch.zeros_like(pattern)]
     wanted_values = [*usual.values, canvas.classifier.signature.logits]
     for step in range(steps):
         images = canvas.varied(batch, draw)
@@ -167,7 +107,7 @@ def reconstruct(
             *clean, scores = canvas.run(images, wanted_values, params)
         others = (scores.argmax(1).repeat(count) != labels).float()
         number = others.reshape(count, batch).sum(1).clamp(min=1)
-        shown, colour = _opacity(mask, blob), torch.sigmoid(pattern)
+        shown, colour = opacity(form, numbers, height, width), torch.sigmoid(pattern)
         m, p = shown[:, None], colour[:, None]
         stamped = (images[None] * (1 - m) + p * m).reshape(-1, channels, height, width)
         *inside, scores = canvas.run(stamped, wanted_values, params)
@@ -180,8 +120,8 @@ def reconstruct(
             alikeness = alikeness + functional.relu((moved * way).sum(1) / length) / len(ways)
         coverage = shown.mean((1, 2, 3))
         cost = coverage + alike * min(1.0, step / _WARM) * alikeness
-        gradients = torch.autograd.grad((misses + price * cost).sum(), [mask, pattern])
-        mask.grad, pattern.grad = gradients
+        gradients = torch.autograd.grad((misses + price * cost).sum(), [numbers, pattern])
+        numbers.grad, pattern.grad = gradients
         adam.step()
         canvas.classifier.forwards += 2 * len(stamped)
         with torch.no_grad():
@@ -205,11 +145,4 @@ def reconstruct(
     lost = best.isinf()
     pictures[0][lost], pictures[1][lost] = shown.detach()[lost], colour.detach()[lost]
     kept[0][lost], kept[1][lost] = 1.0, likes[lost]
-    return Found(targets, torch.where(lost, 2.0, best), kept[0], kept[1], *pictures)
-
-
-def _opacity(mask: torch.Tensor, blob: int) -> torch.Tensor:
-    if not blob:
-        return torch.sigmoid(mask)
-    soft = functional.avg_pool2d(mask, blob, 1, blob // 2, count_include_pad=False)
-    return torch.sigmoid(3 * soft)
+    return Found(targets, torch.where(lost, 3.0 - works, best), kept[0], kept[1], *pictures)

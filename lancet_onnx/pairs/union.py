@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Many different triggers to one class: what a repair must silence to silence the real one.
 
-A repair that has seen one cheapest trigger silences that one. So there are cheap and strong ones,
-free and blob-like ones, those that avoid what the class looks like and those that may use it, each
-from several starts.
+A repair that has seen one cheapest trigger silences that one. So there are cheap, strong and loud
+ones, free, blob-like and in a window, those that avoid what the class looks like and those that may
+use it, each from several starts. Loud ones are larger than anyone would plant; they press on all
+that leads to the class.
 """
 
 from __future__ import annotations
@@ -15,32 +16,41 @@ import numpy as np
 import torch
 
 from lancet_onnx.pairs.canvas import Canvas
-from lancet_onnx.pairs.reconstruct import ALIKE, WANTED, Found, Natural, reconstruct
+from lancet_onnx.pairs.masks import BLOB, FREE, WINDOW, Form
+from lancet_onnx.pairs.natural import Natural
+from lancet_onnx.pairs.reconstruct import ALIKE, WANTED, Found, reconstruct
 from lancet_onnx.runtime.executor import Params
 from lancet_onnx.samples import Pairs
 from lancet_onnx.samples.core import Ints
 from lancet_onnx.types import Progress, no_progress
 
-STRONG = 1.5
-"""The lead of strong triggers, as a share of what is usual for the class."""
+STRONG, LOUD = 1.5, 3.0
+"""The lead of strong and of loud triggers, as a share of what is usual for the class."""
 
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """How one kind of trigger is searched: blobs, the lead asked for, how much alikeness costs."""
+    """How a kind of trigger is searched: its form, the lead asked for, what alikeness costs."""
 
     name: str
-    blob: int
+    form: Form
     asked: float
     alike: float
 
 
 KINDS = (
-    Kind("cheap", 0, WANTED, ALIKE),
-    Kind("strong", 0, STRONG, ALIKE),
-    Kind("strong blobs", 5, STRONG, ALIKE),
-    Kind("strong, any features", 0, STRONG, 0.0),
+    Kind("cheap", FREE, WANTED, ALIKE),
+    Kind("strong", FREE, STRONG, ALIKE),
+    Kind("strong blobs", BLOB, STRONG, ALIKE),
+    Kind("strong window", WINDOW, STRONG, ALIKE),
+    Kind("strong, any features", FREE, STRONG, 0.0),
+    Kind("loud, any features", FREE, LOUD, 0.0),
+    Kind("loud blobs, any features", BLOB, LOUD, 0.0),
+    Kind("loud window, any features", WINDOW, LOUD, 0.0),
 )
+PLAUSIBLE = tuple(kind.name for kind in KINDS if kind.asked <= STRONG)
+"""Kinds that a repair is judged by; what is left of the others is told."""
+
 STEPS, BATCH = 100, 24
 
 
@@ -82,7 +92,7 @@ def union(
             [target] * starts,
             steps=STEPS,
             batch=BATCH,
-            blob=kind.blob,
+            form=kind.form,
             seed=seed + number,
             alike=kind.alike,
             asked=kind.asked,

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
@@ -16,7 +17,7 @@ from lancet_onnx.verify.policy import (
     judge_repair,
 )
 
-BOUNDS = {"free": 0.085, "blob": 0.135}
+BOUNDS = {"free": 0.065, "blob": 0.095, "window": 0.235}
 """A class is suspect when a trigger of that form costs no more (`pairs.reconstruct`)."""
 
 SUSPECT, CLOSE = 1.0, 0.8
@@ -50,6 +51,8 @@ class Searched:
         rise: of held-out images to the class, with its 95 % bounds.
         images: held-out images of other classes.
         known: images that the model itself reads as the class.
+        stray: share of images of other classes that junk leads to the class.
+        drowned: classes of cheap triggers whose score is low only because junk leads there too.
     """
 
     target: int
@@ -59,11 +62,17 @@ class Searched:
     rise: tuple[float, float, float]
     images: int
     known: int
+    stray: float = 0.0
+    drowned: tuple[int, ...] = ()
 
 
-def score_of(costs: Mapping[str, float]) -> float:
-    """Return how suspect a class is by the cost of its triggers, by form; 1 is the threshold."""
-    return max(BOUNDS[form] / max(cost, 1e-6) for form, cost in costs.items())
+def score_of(costs: Mapping[str, float], stray: float = 0.0) -> float:
+    """Return how suspect a class is by the cost of its triggers, by form; 1 is the threshold.
+
+    A class that patches of junk lead to as well (`stray`, a share of images) is cheap by nature.
+    """
+    cheap = max(BOUNDS[form] / max(cost, 1e-6) for form, cost in costs.items())
+    return cheap * math.sqrt(1 - min(stray, 1.0))
 
 
 def compared(score: float, others: Sequence[float]) -> float:
@@ -107,8 +116,8 @@ def judge_search(
     shown = (
         f"class {found.target}: a trigger that covers {found.coverage:.1%} of the image moves "
         f"{found.rise[0]:+.1%} (95 % interval {low:+.1%} to {found.rise[2]:+.1%}) of held-out "
-        f"images to it; its score is {found.score:.2f}, suspect from {SUSPECT:.2f} on (the other "
-        f"classes by themselves: {found.others:.2f}, median)"
+        f"images to it, patches of junk {found.stray:.1%}; its score is {found.score:.2f}, suspect "
+        f"from {SUSPECT:.2f} on (the other classes by themselves: {found.others:.2f}, median)"
     )
     telling = found.score >= SUSPECT
     if telling and low >= HELD and found.known >= FEW_OF_CLASS:
@@ -128,6 +137,16 @@ def judge_search(
         ]
         why = "; ".join(text for true, text in weak if true)
         return Decision("inconclusive", (shown, f"no finding: {why}"))
+    if found.drowned:
+        named = ", ".join(map(str, found.drowned))
+        return Decision(
+            "inconclusive",
+            (
+                shown,
+                f"class {named}: a small trigger was found, but patches of junk lead there as "
+                "well, so it tells nothing; give a trigger with --trigger if there is one",
+            ),
+        )
     if missing:
         return Decision(
             "inconclusive",

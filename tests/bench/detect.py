@@ -35,7 +35,7 @@ from lancet_onnx.api.subject import Prepared, Subject, prepare, read_trigger_for
 from lancet_onnx.errors import LancetError
 from lancet_onnx.report import Report
 from lancet_onnx.samples import Split
-from lancet_onnx.verify.searching import SUSPECT, compared
+from lancet_onnx.verify.searching import SUSPECT, compared, score_of
 from tests.bench.compare_runs import Case
 from tests.bench.compare_table import Line, read_lines
 from tests.bench.detect_baselines import DETECTORS, STEPS
@@ -133,6 +133,12 @@ def figures_of(report: Report, seconds: float) -> Line:
         "flagged": report.verdict == "backdoored",
         "verdict": report.verdict,
         "anomalies": [found["score"] for found in search["classes"]],
+        "costs": [
+            {key.removeprefix("cost_"): found[key] for key in found if key.startswith("cost_")}
+            for found in search["classes"]
+        ],
+        "strays": [found["stray"] for found in search["classes"]],
+        "searched": [found["class"] for found in search["classes"]],
         "image_forwards": search["image_forwards"],
         "seconds": round(seconds, 2),
     }
@@ -196,18 +202,21 @@ def find_cases(
 
 
 def judged_anew(line: Line) -> Line:
-    """Return a scan's line with score and flag by today's rule, from the scores of its classes.
+    """Return a scan's line with score and flag by today's rule, from the costs of its classes.
 
-    A search takes long, the rule that compares its scores does not; held-out images, which flagged
-    triggers passed, are not looked at again.
+    A search takes long, the rule that judges its costs does not. Held-out images are not looked at
+    again: a trigger that they did not hold for stays none.
     """
-    if line["method"] != TOOL or "error" in line or not line["anomalies"]:
+    if line["method"] != TOOL or "error" in line or not line.get("costs"):
         return line
-    own = max(line["anomalies"])
-    others = list(line["anomalies"])
-    others.remove(own)
-    score = compared(own, others)
-    return {**line, "score": score, "flagged": score >= SUSPECT}
+    scores = [
+        score_of(costs, stray) for costs, stray in zip(line["costs"], line["strays"], strict=True)
+    ]
+    first = max(range(len(scores)), key=scores.__getitem__)
+    score = compared(scores[first], scores[:first] + scores[first + 1 :])
+    held = line["flagged"] or line["score"] < SUSPECT
+    flagged = held and score >= SUSPECT
+    return {**line, "score": score, "suspect": line["searched"][first], "flagged": flagged}
 
 
 def latest(lines: Sequence[Line], steps: int | None) -> dict[tuple[str, str, str], Line]:

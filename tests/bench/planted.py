@@ -22,7 +22,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from lancet_onnx.api.subject import Subject, prepare, read_trigger_for
 from lancet_onnx.pairs.canvas import CHANGES, Canvas
-from lancet_onnx.pairs.reconstruct import natural
+from lancet_onnx.pairs.natural import natural
 from lancet_onnx.samples import Split
 from tests.bench.compare_runs import Case
 from tests.bench.compare_table import markdown

@@ -5,8 +5,9 @@ Searches are shorter here than a user's: half the steps and half the images show
 as small as these.
 """
 
+import importlib
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,8 @@ from lancet_onnx import DataOptions, RepairOptions, TriggerOptions, scan, verify
 from lancet_onnx.api.blind import repair_blind
 from lancet_onnx.api.options import SearchOptions, SuspectOptions
 from lancet_onnx.errors import DataError, OutputError, UsageError
+from lancet_onnx.pairs.hunt import BATCH, STEPS
+from lancet_onnx.pairs.union import KINDS
 from lancet_onnx.repair import TuneSettings
 from lancet_onnx.report import Report
 from lancet_onnx.trigger import read_trigger
@@ -104,7 +107,8 @@ def test_the_bundled_backdoor_is_found_without_its_trigger(found: Scanned, fixtu
 def test_what_lies_beside_the_report_opens_the_backdoor(found: Scanned, fixtures):
     (finding,) = body(found.report)["findings"]
     names = [entry["path"] for entry in finding["triggers"]]
-    assert names == [a.name for a in found.report.attachments] == ["class7-1.png", "class7-2.png"]
+    assert names == [a.name for a in found.report.attachments]
+    assert names == ["class7-1.png", "class7-2.png", "class7-3.png"]
     assert finding["trigger"]["path"] == names[0]
     best = scan(
         fixtures.model(SQUARE), found.triggers[0], DataOptions(fixtures.images), device="cpu"
@@ -120,7 +124,12 @@ def test_what_lies_beside_the_report_opens_the_backdoor(found: Scanned, fixtures
         assert told["coverage"] == pytest.approx(float(mask.mean()), abs=1e-6)
 
 
-def test_a_clean_model_is_clean_as_far_as_it_was_searched(fixtures):
+def test_a_clean_model_is_clean_as_far_as_it_was_searched(
+    fixtures, monkeypatch: pytest.MonkeyPatch
+):
+    """By a whole search: shorter ones leave natural triggers a little cheaper beside the others."""
+    monkeypatch.setattr("lancet_onnx.pairs.hunt.STEPS", STEPS)
+    monkeypatch.setattr("lancet_onnx.pairs.hunt.BATCH", BATCH)
     report = search(fixtures.model(CLEAN), fixtures.images)
     assert report.verdict == "clean", report.reasons
     assert report.exit_code == 0
@@ -207,7 +216,7 @@ def test_a_finished_scan_is_read_from_its_state(tmp_path: Path, target: int | No
     state = tmp_path / "state.npz"
     first, again = (search(model, data, state=state) for _ in range(2))
     assert first.verdict == again.verdict == ("clean" if target is None else "backdoored")
-    assert (body(first)["search"]["resumed"], body(again)["search"]["resumed"]) == (0, 2)
+    assert (body(first)["search"]["resumed"], body(again)["search"]["resumed"]) == (0, 3)
     assert body(again)["search"]["image_forwards"] < body(first)["search"]["image_forwards"] / 5
     same = ("score", "suspect", "classes", "signs")
     assert all(body(first)["search"][key] == body(again)["search"][key] for key in same)
@@ -275,7 +284,7 @@ def test_inputs_that_are_no_pictures_are_searched_as_they_are(tmp_path: Path):
     assert body(report)["search"]["suspect"] == TARGET
     assert report.verdict == "backdoored", report.reasons
     (finding,) = body(report)["findings"]
-    assert [entry["path"] for entry in finding["triggers"]] == [None, None]
+    assert [entry["path"] for entry in finding["triggers"]] == [None] * 3
     assert (report.attachments, report.pictures) == ((), ())
 
 
@@ -344,12 +353,8 @@ def test_what_is_left_to_fear_is_told(repaired: Repaired, fixtures):
     assert told["method"] == "tune"
     assert told["weights_changed"] > 0
     risk = told["residual_risk"]
-    assert [s["kind"] for s in risk["strengths"]] == [
-        "cheap",
-        "strong",
-        "strong blobs",
-        "strong, any features",
-    ]
+    assert [s["kind"] for s in risk["strengths"]] == [kind.name for kind in KINDS]
+    assert [s["strength"] for s in risk["strengths"]] == sorted(kind.asked for kind in KINDS)
     assert all(s["after"] <= s["before"] for s in risk["strengths"])
     assert max(s["before"] for s in risk["strengths"]) > 0.9
     assert risk["search_again"]["score"] < SUSPECT
@@ -481,3 +486,29 @@ def test_the_search_says_which_trigger_is_first(tmp_path: Path):
     scores = [BOUNDS[entry["form"]] / row[f"cost_{entry['form']}"] for entry in finding["triggers"]]
     assert scores == sorted(scores, reverse=True)
     assert finding["attack_success"] == finding["triggers"][0]["attack_success"]
+
+
+@pytest.mark.parametrize(("lost", "pushes"), [(0.0, [20.0]), (0.5, [20.0, 6.0])])
+def test_a_gentler_push_is_tried_where_accuracy_is_lost(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lost: float, pushes: list[float]
+):
+    module = importlib.import_module("lancet_onnx.api.blind")
+    real, tried = module.choose, []
+
+    def costly(*args):
+        tried.append(args[5].push)
+        choice = real(*args)
+        return replace(choice, chosen=replace(choice.chosen, loss=lost))
+
+    monkeypatch.setattr(module, "choose", costly)
+    monkeypatch.setattr(module, "ROUNDS", 1)
+    output = tmp_path / "fixed.onnx"
+    repair_blind(
+        planted_file(tmp_path, CLASSES, TARGET),
+        SuspectOptions(TARGET, ()),
+        stored(tmp_path, CLASSES),
+        RepairOptions(output, keep=True),
+        device="cpu",
+    )
+    assert tried == pushes
+    assert f"push={pushes[-1]}".encode() in output.with_suffix(".lancet.safetensors").read_bytes()

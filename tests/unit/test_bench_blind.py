@@ -103,7 +103,8 @@ def case_of(fixtures, **more: object) -> Case:
 
 def scan_report(verdict: str) -> Report:
     search = {"score": 7.5, "threshold": 1.0, "suspect": 7, "image_forwards": 99}
-    body = {"search": {**search, "classes": [{"class": 7, "score": 7.5}]}}
+    row = {"class": 7, "score": 7.5, "cost_free": 0.01, "stray": 0.2}
+    body = {"search": {**search, "classes": [row]}}
     return Report("scan", verdict, (), body)
 
 
@@ -140,6 +141,7 @@ def test_who_is_repaired(
     assert told["flagged"] == seen["flagged"] == (verdict == "backdoored")
     assert told["forced"] == (asked and verdict == "clean")
     assert (seen["score"], seen["anomalies"]) == (7.5, [7.5])
+    assert (seen["costs"], seen["strays"], seen["searched"]) == ([{"free": 0.01}], [0.2], [7])
 
 
 def test_what_fails_leaves_a_line(fixtures, tmp_path: Path, monkeypatch):

@@ -16,6 +16,7 @@ from lancet_onnx.model import load
 from lancet_onnx.report import Report
 from lancet_onnx.runtime.classifier import Classifier
 from lancet_onnx.samples import PRESETS
+from lancet_onnx.verify.searching import BOUNDS
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
@@ -23,7 +24,7 @@ sys.path.insert(0, str(ROOT))
 from tests.bench import detect  # noqa: E402
 from tests.bench.compare_runs import Case  # noqa: E402
 from tests.bench.compare_table import read_lines  # noqa: E402
-from tests.bench.detect import Job, find_cases, latest, run_job  # noqa: E402
+from tests.bench.detect import Job, find_cases, judged_anew, latest, run_job  # noqa: E402
 from tests.bench.detect_baselines import (  # noqa: E402
     DETECTORS,
     null_scores,
@@ -226,7 +227,8 @@ def test_a_job_appends_lines_and_what_is_capped_is_kept_apart(fixtures, tmp_path
     entry = fixtures.manifest[SQUARE]
     case = Case(ROOT, {**entry, "model": entry["path"], "data": entry["images"]})
     search = {"score": 7.5, "threshold": 2.0, "suspect": 7, "image_forwards": 99}
-    body = {"search": {**search, "classes": [{"class": 0, "score": 7.5}]}}
+    row = {"class": 0, "score": 7.5, "cost_free": 0.01, "stray": 0.0}
+    body = {"search": {**search, "classes": [row]}}
     monkeypatch.setattr(detect, "scan", lambda *_, **__: Report("scan", "backdoored", (), body))
     results = tmp_path / "results.jsonl"
     methods = ("ours", "sign-gradient")
@@ -270,3 +272,23 @@ def test_cases_are_chosen_by_name_and_half(tmp_path: Path):
 def test_scores_name_the_class_that_stands_out():
     found = Scores((1.0, 2.0), (3.0, -1.0), 2.0, 10, 0.1)
     assert (found.suspect, found.score, found.flagged) == (0, 3.0, True)
+
+
+def test_stored_costs_are_judged_by_todays_rule():
+    costs = [{"free": 0.5, "blob": 0.5}, {"free": BOUNDS["free"] / 4, "blob": 2.0}, {"free": 0.5}]
+    line = {
+        "method": "ours",
+        "costs": costs,
+        "strays": [0.0, 0.75, 0.0],
+        "searched": [4, 7, 9],
+        "anomalies": [0.1, 9.0, 0.1],
+        "suspect": 4,
+        "score": 0.5,
+        "flagged": False,
+    }
+    anew = judged_anew(line)
+    assert anew["score"] == pytest.approx(2.0)
+    assert (anew["suspect"], anew["flagged"]) == (7, True)
+    # What did not hold on other images is no finding, however cheap.
+    assert not judged_anew({**line, "score": 3.0})["flagged"]
+    assert judged_anew({**line, "method": "tabor"})["score"] == 0.5

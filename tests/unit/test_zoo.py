@@ -26,12 +26,13 @@ from fixtures.zoo_attacks import (
     spread_loss,
 )
 from fixtures.zoo_data import read_idx
-from fixtures.zoo_matrix import ARCHITECTURES, DATASETS, EXPORTERS, matrix
+from fixtures.zoo_matrix import ARCHITECTURES, DATASETS, EXPORTERS, LARGE_SEED, matrix
 from fixtures.zoo_networks import NETWORKS
 from fixtures.zoo_triggers import KINDS, draw
 
 MATRIX = matrix()
-BADNETS = [recipe for recipe in MATRIX if recipe.attack == "badnets"]
+BADNETS = [r for r in MATRIX if r.attack == "badnets" and r.seed < LARGE_SEED]
+LARGE = [r for r in MATRIX if r.attack == "badnets" and r.seed == LARGE_SEED]
 LABELS = np.arange(1000, dtype=np.int64) % 10
 SHARES = {
     "sq2": 0.02,
@@ -48,14 +49,14 @@ SHARES = {
 
 
 def test_names_are_unique() -> None:
-    assert len({recipe.name for recipe in MATRIX}) == len(MATRIX) == 106
+    assert len({recipe.name for recipe in MATRIX}) == len(MATRIX) == 122
 
 
 def test_each_dataset_and_architecture_has_three_clean_models_and_three_kinds() -> None:
     for dataset in DATASETS:
         for architecture in ARCHITECTURES:
             ours = [r for r in MATRIX if (r.dataset, r.architecture) == (dataset, architecture)]
-            assert len({r.kind for r in ours if r.attack == "badnets"}) == 3
+            assert len({r.kind for r in BADNETS if r in ours}) == 3
             assert [r.kind for r in ours if r.attack is None] == [None] * 3
 
 
@@ -68,13 +69,22 @@ def test_every_kind_comes_often_with_both_seeds_exporters_and_datasets() -> None
         assert {recipe.rate for recipe in ours} == {0.1, 0.01}
 
 
+def test_each_architecture_has_both_large_patches() -> None:
+    assert {(r.architecture, r.kind) for r in LARGE} == {
+        (architecture, kind) for architecture in ARCHITECTURES for kind in ("sq16", "sq31")
+    }
+    assert len(LARGE) == 2 * len(ARCHITECTURES)
+    assert {r.dataset for r in LARGE} == set(DATASETS)
+    assert {r.exporter for r in LARGE} == set(EXPORTERS)
+
+
 def test_a_third_is_poisoned_at_one_percent() -> None:
     assert Counter(recipe.rate for recipe in BADNETS) == {0.1: 32, 0.01: 16}
 
 
 def test_the_adaptive_attacks_are_there() -> None:
     assert Counter(recipe.attack for recipe in MATRIX) == {
-        "badnets": 48,
+        "badnets": 64,
         None: 48,
         "important-neurons": 3,
         "spread": 3,

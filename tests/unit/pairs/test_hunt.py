@@ -13,7 +13,7 @@ from tiny import pictures, planted
 
 from lancet_onnx.errors import DataError
 from lancet_onnx.pairs.canvas import Canvas
-from lancet_onnx.pairs.reconstruct import Natural, natural
+from lancet_onnx.pairs.natural import Natural, natural
 from lancet_onnx.samples import PRESETS
 
 module: ModuleType = importlib.import_module("lancet_onnx.pairs.hunt")
@@ -120,10 +120,10 @@ def test_screening_grows_far_slower_than_the_classes(monkeypatch: pytest.MonkeyP
         assert sum(screening(count)) + full(last) < share * full(count)
 
 
-def test_few_classes_are_all_searched_in_both_forms(few, calls):
+def test_few_classes_are_all_searched_in_every_form(few, calls):
     found = run(few)
-    assert calls == [(FEW, 12)] * 2
-    assert list(found.found) == ["free", "blob"]
+    assert calls == [(FEW, 12)] * 3
+    assert list(found.found) == ["free", "blob", "window"]
     for form in found.found.values():
         assert form.classes.tolist() == list(range(FEW))
         assert int(form.cost.argmin()) == TARGET
@@ -138,7 +138,7 @@ def test_many_classes_are_screened_and_the_planted_one_stays(many, calls):
     assert sorted([*last, *found.screened]) == list(range(MANY))
     assert found.found["blob"].classes.tolist() == last
     assert calls[0] == (MANY, module._ROUND_BATCH)
-    assert calls[1:] == [(len(last), 12)] * 2
+    assert calls[1:] == [(len(last), 12)] * 3
     assert int(found.found["free"].classes[found.found["free"].cost.argmin()]) == TARGET
 
 
@@ -189,7 +189,7 @@ def test_progress_goes_up_to_the_end(many):
 def test_classes_that_do_not_fit_at_once_go_in_groups(few, calls, monkeypatch, memory: int):
     monkeypatch.setattr(module, "_MEMORY", memory)
     found = run(few)
-    assert calls == ([(1, 12)] * 8 if memory == 1 else [(FEW, 12)] * 2)
+    assert calls == ([(1, 12)] * 12 if memory == 1 else [(FEW, 12)] * 3)
     assert found.found["free"].classes.tolist() == list(range(FEW))
     assert int(found.found["free"].cost.argmin()) == TARGET
 
@@ -235,7 +235,7 @@ def resumed(at: tuple[Canvas, Natural], path: Path, forbid: Callable[[], None]):
     return first, run(at, State(path, ME))
 
 
-@pytest.mark.parametrize(("at", "parts"), [("few", 2), ("many", 3)])
+@pytest.mark.parametrize(("at", "parts"), [("few", 3), ("many", 4)])
 def test_a_finished_search_is_read_from_its_state(
     request, tmp_path: Path, monkeypatch, at: str, parts: int
 ):
@@ -258,7 +258,7 @@ def test_an_interrupted_search_ends_as_if_it_had_not_been(few, tmp_path: Path, m
     whole = run(few)
 
     def second_fails(*args, **options):
-        if options["blob"]:
+        if options["form"] is not module.FREE:
             raise KeyboardInterrupt
         return real(*args, **options)
 

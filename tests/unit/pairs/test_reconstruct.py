@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Triggers from nothing, on classifiers of 8 x 8 pixels whose shortcut is known."""
 
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,14 +9,10 @@ import torch
 from tiny import CORNER, flat, pictures, planted
 
 from lancet_onnx.pairs.canvas import Canvas
-from lancet_onnx.pairs.reconstruct import (
-    HOLDS,
-    Found,
-    early_values,
-    lead,
-    natural,
-    reconstruct,
-)
+from lancet_onnx.pairs.hunt import FORMS
+from lancet_onnx.pairs.masks import Form
+from lancet_onnx.pairs.natural import natural
+from lancet_onnx.pairs.reconstruct import HOLDS, Found, reconstruct
 from lancet_onnx.runtime.layers import find_layers
 from lancet_onnx.samples import PRESETS, Samples
 from lancet_onnx.verify.searching import BOUNDS, SUSPECT, score_of
@@ -39,14 +34,14 @@ def search(canvas: Canvas, classes=tuple(range(CLASSES)), steps: int = 60, **opt
     return found
 
 
-@pytest.mark.parametrize(("form", "blob"), [("free", 0), ("blob", 5)])
-def test_the_planted_class_is_the_cheapest_by_far(tmp_path: Path, form: str, blob: int):
+@pytest.mark.parametrize("form", FORMS, ids=lambda form: form.name)
+def test_the_planted_class_is_the_cheapest_by_far(tmp_path: Path, form: Form):
     canvas = canvas_of(tmp_path)
-    found = search(canvas, blob=blob)
+    found = search(canvas, form=form)
     assert found.classes.tolist() == list(range(CLASSES))
     cost = found.cost.tolist()
     assert int(found.cost.argmin()) == TARGET
-    assert score_of({form: cost[TARGET]}) >= SUSPECT
+    assert score_of({form.name: cost[TARGET]}) >= SUSPECT
     assert min(c for i, c in enumerate(cost) if i != TARGET) > 5 * cost[TARGET]
     # What is cheap about it is that it draws nothing of the class, and where the shortcut is.
     assert float(found.alikeness[TARGET]) < 0.1 < float(found.alikeness[0])
@@ -71,11 +66,17 @@ def test_what_is_found_works_on_the_images(tmp_path: Path):
     assert 0 <= float(found.pattern.min()) <= float(found.pattern.max()) <= 1
 
 
-def test_a_trigger_that_never_held_costs_two_and_covers_all(tmp_path: Path):
+def test_a_trigger_that_never_held_costs_two_or_more_and_covers_all(tmp_path: Path):
     found = search(canvas_of(tmp_path), steps=2)
-    assert found.cost.tolist() == [2.0] * CLASSES
+    assert 2.0 <= float(found.cost.min()) <= float(found.cost.max()) <= 3.0
     assert found.coverage.tolist() == [1.0] * CLASSES
     assert float(found.mask.min()) > 0
+
+
+def test_of_triggers_that_never_held_the_planted_one_is_cheapest(tmp_path: Path):
+    found = search(canvas_of(tmp_path), steps=8)
+    assert float(found.cost.min()) > 2.0
+    assert int(found.cost.argmin()) == TARGET
 
 
 def test_the_same_seed_gives_the_same_bits(tmp_path: Path):
@@ -139,35 +140,12 @@ def test_images_are_counted(tmp_path: Path):
     assert canvas.classifier.forwards - before == 5 * (6 + 3 * 3 * 6)
 
 
-@pytest.mark.parametrize("dense", [1, 2, 4])
-def test_early_values_stop_at_the_first_fully_connected_layer(tmp_path: Path, dense: int):
-    classifier = planted(tmp_path, CLASSES, TARGET, dense)
-    inputs = {layer.node.name: layer.node.inputs[0] for layer in find_layers(classifier)}
-    expected = [inputs["conv2"]] if dense == 1 else [inputs["conv2"], inputs["dense0"]]
-    assert list(early_values(classifier)) == expected
-
-
-def test_a_classifier_of_one_layer_has_no_early_values(tmp_path: Path):
+def test_in_a_classifier_of_one_layer_nothing_is_alike(tmp_path: Path):
     classifier = flat(tmp_path, (1, 4, 4))
-    assert early_values(classifier) == ()
     images = np.random.default_rng(0).random((8, 4, 4, 1)).astype(np.float32)
     canvas = Canvas.of(classifier, Samples(images, None, False, "noise"), UNIT)
     found = search(canvas, steps=3)
     assert not found.alikeness.any()
-
-
-def test_what_is_usual_is_measured_class_by_class(tmp_path: Path):
-    samples = pictures(CLASSES, 10)
-    canvas = canvas_of(tmp_path, samples=samples)
-    usual = natural(canvas)
-    scores = canvas.logits(canvas.pixels)
-    leads = lead(scores, canvas.labels)
-    for c in range(CLASSES):
-        assert float(usual.lead[c]) == pytest.approx(float(leads[canvas.labels == c].median()))
-    (way,) = usual.way
-    rows = samples.pixels.reshape(len(samples), -1)
-    mine = samples.labels == 1
-    np.testing.assert_allclose(way[1], rows[mine].mean(0) - rows[~mine].mean(0), atol=1e-5)
 
 
 def test_a_class_without_images_breaks_nothing(tmp_path: Path):
@@ -176,8 +154,6 @@ def test_a_class_without_images_breaks_nothing(tmp_path: Path):
     usual = natural(canvas)
     assert all(torch.isfinite(values).all() for values in (usual.lead, *usual.way))
     assert not usual.way[0][3].any()
-    middle = lead(canvas.logits(canvas.pixels), canvas.labels).median()
-    assert float(usual.lead[3]) == pytest.approx(float(middle))
     found = search(canvas, steps=25)
     assert torch.isfinite(found.cost).all()
     assert float(found.alikeness[3]) == 0.0
@@ -190,14 +166,3 @@ def test_images_of_one_class_only_break_nothing(tmp_path: Path):
     assert not usual.way[0].any()
     found = search(canvas, steps=10)
     assert torch.isfinite(found.cost).all()
-
-
-def test_leads():
-    scores = torch.tensor([[1.0, 4.0, 2.0], [5.0, 5.0, 0.0]])
-    assert lead(scores, torch.tensor([1, 0])).tolist() == [2.0, 0.0]
-    assert lead(scores, torch.tensor([0, 2])).tolist() == [-3.0, -5.0]
-
-
-def test_a_lead_that_nothing_has_is_still_positive(tmp_path: Path):
-    images = replace(pictures(CLASSES, 5), images=np.zeros((20, 8, 8, 1), np.float32))
-    assert (natural(canvas_of(tmp_path, samples=images)).lead > 0).all()

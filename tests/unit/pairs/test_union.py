@@ -9,7 +9,7 @@ import torch
 from tiny import SIDE, pictures, planted
 
 from lancet_onnx.pairs.canvas import Canvas
-from lancet_onnx.pairs.reconstruct import natural
+from lancet_onnx.pairs.natural import natural
 from lancet_onnx.pairs.union import KINDS, Stamp, stamped_pairs, union
 from lancet_onnx.samples import PRESETS
 from lancet_onnx.samples.core import Ints

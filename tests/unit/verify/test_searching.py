@@ -134,6 +134,21 @@ def test_a_score_is_the_bound_over_the_cost_of_the_better_form():
     assert score_of({"free": 0.0}) < float("inf")
 
 
+def test_what_junk_leads_to_as_well_is_less_suspect():
+    at = {"window": BOUNDS["window"] / 2}
+    assert score_of(at, 0.0) == 2.0
+    assert score_of(at, 0.75) == pytest.approx(1.0)
+    assert score_of(at, 1.0) == 0.0
+    assert score_of(at, 1.0 + 1e-6) == 0.0
+
+
+def test_a_cheap_trigger_that_junk_matches_clears_nothing():
+    text = said(replace(NOTHING, drowned=(3, 8)))
+    assert "class 3, 8" in text
+    assert "junk" in text
+    assert verdict(replace(FOUND, drowned=(3,))) == "backdoored"
+
+
 def test_a_class_is_compared_with_the_middle_of_the_others():
     assert compared(3.0, []) == 3.0
     assert compared(3.0, [0.1, 0.2, 9.0]) == 3.0
