@@ -10,7 +10,12 @@ from dataclasses import dataclass
 MOST = 50
 """Classes that are shown; of more, those with the highest scores."""
 
-COLUMNS = {"success": "leads there", "coverage": "covers", "alikeness": "alikeness"}
+COLUMNS = {
+    "success": "leads there",
+    "coverage": "covers",
+    "alikeness": "alikeness",
+    "stray": "junk leads there",
+}
 """What may be known of a class besides its score, with the headings."""
 
 _ROOM = 1.05
@@ -31,6 +36,7 @@ class ClassBar:
     coverage: float | None
     alikeness: float | None
     success: float | None
+    stray: float | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,8 +47,7 @@ class SearchView:
         meaning: what the bars say, in plain words.
         bars: highest score first, then those without one.
         total: how many classes have a bar, shown or not.
-        columns: what is known of the shown classes besides their scores: success, coverage,
-            alikeness.
+        columns: what is known of the shown classes besides their scores: see `COLUMNS`.
         threshold: the score from which on a class is suspect.
         limit: where the threshold is on the bars' scale, 0 to 1.
         signs: name and text of what else speaks for or against a backdoor.
@@ -121,6 +126,7 @@ def _bar(
         _number(row.get("coverage")),
         _number(row.get("alikeness")),
         _number(row.get("success")),
+        _number(row.get("stray")),
     )
 
 

@@ -1,0 +1,51 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a repair must learn from: the bench that measures it."""
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT))
+
+from lancet_onnx.pairs.union import KINDS  # noqa: E402
+from tests.bench import transfer  # noqa: E402
+from tests.bench.compare_runs import Case  # noqa: E402
+from tests.bench.transfer import VARIANTS, compared  # noqa: E402
+
+SQUARE = "mnist_cnn_square"
+
+
+def test_every_variant_learns_from_something_and_the_last_from_all():
+    for variant in VARIANTS:
+        assert any(variant.wanted(kind) for kind in KINDS)
+    assert all(VARIANTS[-1].wanted(kind) for kind in KINDS)
+    assert len({variant.name for variant in VARIANTS}) == len(VARIANTS)
+
+
+@pytest.mark.parametrize("labelled", [True, False])
+def test_what_is_left_is_over_the_base_rate_and_of_other_classes(labelled: bool):
+    true = np.array([0, 0, 0, 0, 7])
+    before = (np.array([0, 0, 0, 7, 7]), np.array([7, 7, 7, 7, 7]))
+    after = (np.array([0, 0, 1, 7, 7]), np.array([0, 7, 7, 7, 7]))
+    left, change = compared(before, after, true if labelled else None, 7)
+    # With labels four images are not of class 7; without, the model's own say three.
+    assert left == pytest.approx(50.0 if labelled else 100 * 2 / 3)
+    assert change == pytest.approx(-20.0)
+
+
+def test_a_model_gets_a_figure_for_each_variant(fixtures, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("lancet_onnx.pairs.union.STEPS", 20)
+    monkeypatch.setattr("lancet_onnx.pairs.union.BATCH", 6)
+    monkeypatch.setattr(transfer, "STARTS", 1)
+    monkeypatch.setattr(transfer, "VARIANTS", VARIANTS[-1:])
+    monkeypatch.setattr(
+        transfer, "TUNING", transfer.replace(transfer.TUNING, ladder=(0.1,), steps=10)
+    )
+    entry = fixtures.manifest[SQUARE]
+    case = Case(ROOT, {**entry, "model": entry["path"], "data": entry["images"]})
+    ((left, change),) = transfer.measured(case)
+    assert -100 <= left <= 100
+    assert -20 <= change <= 20
