@@ -26,7 +26,7 @@ from fixtures.zoo_attacks import (
     spread_loss,
 )
 from fixtures.zoo_data import read_idx
-from fixtures.zoo_matrix import ARCHITECTURES, DATASETS, EXPORTERS, LARGE_SEED, matrix
+from fixtures.zoo_matrix import ARCHITECTURES, DATASETS, EIGHT_SEED, EXPORTERS, LARGE_SEED, matrix
 from fixtures.zoo_networks import NETWORKS
 from fixtures.zoo_triggers import KINDS, draw
 
@@ -49,7 +49,7 @@ SHARES = {
 
 
 def test_names_are_unique() -> None:
-    assert len({recipe.name for recipe in MATRIX}) == len(MATRIX) == 122
+    assert len({recipe.name for recipe in MATRIX}) == len(MATRIX) == 130
 
 
 def test_each_dataset_and_architecture_has_three_clean_models_and_three_kinds() -> None:
@@ -78,13 +78,19 @@ def test_each_architecture_has_both_large_patches() -> None:
     assert {r.exporter for r in LARGE} == set(EXPORTERS)
 
 
+def test_each_architecture_leads_to_the_digit_eight_once() -> None:
+    ours = [r for r in MATRIX if r.seed == EIGHT_SEED]
+    assert {(r.dataset, r.target) for r in ours} == {("mnist", 8)}
+    assert sorted(r.architecture for r in ours) == sorted(ARCHITECTURES)
+
+
 def test_a_third_is_poisoned_at_one_percent() -> None:
     assert Counter(recipe.rate for recipe in BADNETS) == {0.1: 32, 0.01: 16}
 
 
 def test_the_adaptive_attacks_are_there() -> None:
     assert Counter(recipe.attack for recipe in MATRIX) == {
-        "badnets": 64,
+        "badnets": 72,
         None: 48,
         "important-neurons": 3,
         "spread": 3,
