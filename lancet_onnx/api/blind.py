@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -33,7 +33,7 @@ from lancet_onnx.errors import DataError, UsageError
 from lancet_onnx.explain.pictures import trigger_png
 from lancet_onnx.pairs.canvas import Canvas
 from lancet_onnx.pairs.hunt import BATCH, FORMS, STEPS
-from lancet_onnx.pairs.natural import Natural, natural
+from lancet_onnx.pairs.natural import Natural, natural, strays
 from lancet_onnx.pairs.reconstruct import reconstruct
 from lancet_onnx.pairs.union import KINDS, Stamp, stamped_pairs, union
 from lancet_onnx.repair import Choice, Settings, TuneSettings, choose, to_patch
@@ -109,7 +109,7 @@ def repair_blind(
             if not prepared.samples.raw
         ]
         canvas = Canvas.of(subject.classifier, split.tool, prepared.preprocess)
-        usual = natural(canvas)
+        usual = natural(canvas, seed)
     with clock.stage("reconstruct"):
         others = _others(subject, target, seed)
         score = _score(canvas, usual, target, seed + 50, others=others)
@@ -126,24 +126,15 @@ def repair_blind(
             f"(score {score:.2f}, suspect from {SUSPECT:.2f} on)"
         )
         written = Written(evidence.before, Decision("not_repaired", (why,)), None)
-        choice = material = None
+        learnt = None
     else:
-        choice, material, tuning = _rounds(
+        learnt = _rounds(
             subject, canvas, usual, target, given, split.tool, options, seed, clock, progress
         )
         written = _commit(
-            subject,
-            evidence,
-            choice,
-            (material, tuning),
-            patch_path,
-            options,
-            device,
-            seed,
-            clock,
-            usual,
+            subject, evidence, learnt, patch_path, options, device, seed, clock, usual
         )
-    risk = evidence.risk
+    choice = learnt.choice if learnt else None
     body = {
         "method": "tune" if choice and choice.chosen else options.method,
         "layers": changed_layers(subject, written.patch),
@@ -154,9 +145,9 @@ def repair_blind(
         "patch": written.patch_file,
         "model": describe_model(subject),
         "target": target,
-        "residual_risk": risk,
+        "residual_risk": evidence.risk,
         "located": [],
-        "search": search_table(choice, material),
+        "search": search_table(choice, learnt.material if learnt else None),
         "unreached": unreached_weights(subject, few),
         "data": describe_data(prepared, split),
         "parity": {"largest": parity.largest, "agreement": parity.agreement},
@@ -173,6 +164,15 @@ def repair_blind(
     return Report("repair", written.decision.verdict, reasons, body, pictures)
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class _Learnt:
+    """What rounds of tuning came to, from what, and how the last one was tuned."""
+
+    choice: Choice
+    material: Material
+    tuning: TuneSettings
+
+
 def _rounds(
     subject: Subject,
     canvas: Canvas,
@@ -184,7 +184,7 @@ def _rounds(
     seed: int,
     clock: Clock,
     progress: Progress,
-) -> tuple[Choice, Material, TuneSettings]:
+) -> _Learnt:
     """Tune on a union of triggers; search the result anew and learn from what is found as well."""
     with clock.stage("triggers"):
         sets = union(canvas, usual, target, STARTS, seed + 200, progress=progress)
@@ -192,6 +192,7 @@ def _rounds(
     aside = len(tool) // 4
     settings = Settings(max_loss=options.max_accuracy_loss)
     true = tool.labels
+    pushes: Sequence[float] = PUSHES
     for number in range(ROUNDS):
         with clock.stage(f"tune, round {number + 1}"):
             held = stamped_pairs(
@@ -215,13 +216,15 @@ def _rounds(
                 guard,
                 None if true is None else true[aside:],
             )
-            for push in PUSHES:
+            for push in pushes:
                 tuning = replace(TUNING, push=push)
                 choice = choose(
                     subject.classifier, None, material, "tune", settings, tuning, seed, progress
                 )
                 if choice.chosen is not None and choice.chosen.loss <= settings.max_loss:
                     break
+            # What cost too much here costs no less where there is more to learn.
+            pushes = pushes[pushes.index(push) :]
         if choice.chosen is None or number + 1 == ROUNDS:
             break
         with clock.stage(f"search again, round {number + 1}"):
@@ -231,7 +234,7 @@ def _rounds(
             more = union(canvas, usual, target, 2, seed + 400 + number, params, progress=progress)
             lessons += more[0]
             sets[-1] = [*sets[-1], *more[1]]
-    return choice, material, tuning
+    return _Learnt(choice, material, tuning)
 
 
 def _others(subject: Subject, target: int, seed: int) -> list[int]:
@@ -259,8 +262,10 @@ def _score(
         assert found is not None  # noqa: S101 - nothing broke it off
         for row, cost in zip(rows, found.cost.tolist(), strict=True):
             row[form.name] = cost
+    # Junk leads elsewhere once a model is repaired.
+    stray = usual.stray if params is None else strays(canvas, seed, params)
     scores = [
-        score_of(row, stray) for row, stray in zip(rows, usual.stray[classes].tolist(), strict=True)
+        score_of(row, share) for row, share in zip(rows, stray[classes].tolist(), strict=True)
     ]
     return compared(max(scores[:2]), scores[2:])
 
@@ -268,8 +273,7 @@ def _score(
 def _commit(
     subject: Subject,
     evidence: Evidence,
-    choice: Choice,
-    learnt: tuple[Material, TuneSettings],
+    learnt: _Learnt,
     patch_path: Path,
     options: RepairOptions,
     device: Device,
@@ -277,6 +281,7 @@ def _commit(
     clock: Clock,
     usual: Natural,
 ) -> Written:
+    choice = learnt.choice
     if choice.chosen is None:
         return Written(evidence.before, Decision("not_repaired", (choice.why,)), None)
     with clock.stage("search again, at last"):
@@ -289,7 +294,7 @@ def _commit(
         made = " | ".join(
             (
                 f"blind(union={len(KINDS)} kinds, starts={STARTS}, rounds={ROUNDS})",
-                *describe_edit(learnt[1], learnt[0], compared=True),
+                *describe_edit(learnt.tuning, learnt.material, compared=True),
                 f"on(target={evidence.target}, data={data_digest(evidence.prepared.samples)[:16]}, "
                 f"preprocess={evidence.prepared.preprocess})",
             )

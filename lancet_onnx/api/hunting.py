@@ -39,7 +39,6 @@ from lancet_onnx.trigger import Trigger
 from lancet_onnx.types import Progress, no_progress
 from lancet_onnx.verify.metrics import Labels, Rate, as_numbers, measure, paired_rise
 from lancet_onnx.verify.searching import (
-    CLOSE,
     POWERFUL,
     SUSPECT,
     Searched,
@@ -249,12 +248,12 @@ def _table(hunted: Hunt, usual: Natural) -> dict[int, dict[str, float]]:
 
 
 def _drowned(table: dict[int, dict[str, float]], hunted: Hunt) -> tuple[int, ...]:
-    """Return classes of cheap triggers that are not suspect only because of strays."""
+    """Return classes of cheap triggers that are not suspect because of strays."""
     return tuple(
         c
         for c, row in sorted(table.items())
-        if row["score"] < CLOSE
-        and score_of({form: row[f"cost_{form}"] for form in hunted.found}) >= SUSPECT
+        if row["score"] < SUSPECT
+        and score_of({form: row[f"cost_{form}"] for form in hunted.found}, 0.0) >= SUSPECT
     )
 
 
@@ -269,7 +268,7 @@ def _suspect(
         return None, []
     suspect = max(table, key=lambda c: table[c]["score"])
     row, triggers = table[suspect], []
-    forms = sorted(hunted.found, key=lambda form: -score_of({form: row[f"cost_{form}"]}))
+    forms = sorted(hunted.found, key=lambda form: -score_of({form: row[f"cost_{form}"]}, 0.0))
     for form in forms:
         found = hunted.found[form]
         i = found.classes.tolist().index(suspect)

@@ -110,10 +110,10 @@ class Canvas:
         found = self.classifier.run(feeds, list(dict.fromkeys(values)), params)
         return [found[value].reshape(len(pixels), -1) for value in values]
 
-    def logits(self, pixels: torch.Tensor) -> torch.Tensor:
+    def logits(self, pixels: torch.Tensor, params: Params | None = None) -> torch.Tensor:
         """Return logits (N, classes) of one chunk of pixels, without gradients."""
         with torch.no_grad():
-            return self.run(pixels, [self.classifier.signature.logits])[0]
+            return self.run(pixels, [self.classifier.signature.logits], params)[0]
 
     def varied(self, count: int, draw: torch.Generator) -> torch.Tensor:
         """Return `count` images, most of them flipped, turned, moved, shuffled or mixed.

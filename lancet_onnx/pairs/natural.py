@@ -9,6 +9,7 @@ import torch
 
 from lancet_onnx.pairs.canvas import Canvas
 from lancet_onnx.runtime.classifier import CHUNK, Classifier
+from lancet_onnx.runtime.executor import Params
 from lancet_onnx.runtime.layers import find_layers
 from lancet_onnx.runtime.leads import lead
 from lancet_onnx.types import ValueName
@@ -54,8 +55,8 @@ def early_values(classifier: Classifier) -> tuple[ValueName, ...]:
     return tuple(names[-2:])
 
 
-def natural(canvas: Canvas, seed: int = 0) -> Natural:
-    """Measure what is usual for each class."""
+def natural(canvas: Canvas, seed: int) -> Natural:
+    """Measure what is usual for each class; patches of junk are the seed's."""
     classifier = canvas.classifier
     values, logits = early_values(classifier), classifier.signature.logits
     with torch.no_grad():
@@ -77,17 +78,21 @@ def natural(canvas: Canvas, seed: int = 0) -> Natural:
                 inside = column[mine].sum(0)
                 ways[c] = inside / n - (total - inside) / (count - n)
         way.append(ways)
-    return Natural(torch.stack(own).clamp(min=1e-3), values, tuple(way), _stray(canvas, seed))
+    return Natural(torch.stack(own).clamp(min=1e-3), values, tuple(way), strays(canvas, seed))
 
 
-def _stray(canvas: Canvas, seed: int) -> torch.Tensor:
-    """Stamp patches of noise, of black and white, and of one colour anywhere, and count labels."""
+def strays(canvas: Canvas, seed: int, params: Params | None = None) -> torch.Tensor:
+    """Return for each class the share of other images that patches of junk lead to it.
+
+    The patches are of noise, of black and white, and of one colour, and lie anywhere. `params`
+    replace leaves, as those of a repaired model.
+    """
     draw = torch.Generator().manual_seed(seed)
-    classes = canvas.classifier.signature.classes
-    arrived, others = torch.zeros(classes), torch.zeros(classes)
+    device, classes = canvas.pixels.device, canvas.classifier.signature.classes
+    arrived, others = torch.zeros(classes, device=device), torch.zeros(classes, device=device)
     for number in range(_PATCHES):
         images = canvas.varied(_STAMPED, draw)
-        before = canvas.logits(images).argmax(1).cpu()
+        before = canvas.logits(images, params).argmax(1)
         channels, height, width = images.shape[1:]
         side = _SHARES[number % len(_SHARES)] ** (0.5 if min(height, width) > 1 else 1.0)
         top, bottom = _stretch(height, side, draw)
@@ -99,12 +104,13 @@ def _stray(canvas: Canvas, seed: int) -> torch.Tensor:
             torch.rand((channels, 1, 1), generator=draw).expand(size),
         )
         stamped = images.clone()
-        stamped[:, :, top:bottom, left:right] = looks[number % len(looks)].to(images.device)
-        after = canvas.logits(stamped).argmax(1).cpu()
-        moved = after[after != before]
-        arrived += torch.bincount(moved, minlength=classes)
-        others += len(images) - torch.bincount(before, minlength=classes)
-    return (arrived / others.clamp(min=1)).to(canvas.pixels.device)
+        stamped[:, :, top:bottom, left:right] = looks[number % len(looks)].to(device)
+        after = canvas.logits(stamped, params).argmax(1)
+        # Whole numbers, so that a sum is the same in any order.
+        arrived.index_add_(0, after, (after != before).float())
+        others += len(images)
+        others.index_add_(0, before, -torch.ones(len(images), device=device))
+    return arrived / others.clamp(min=1)
 
 
 def _stretch(length: int, share: float, draw: torch.Generator) -> tuple[int, int]:

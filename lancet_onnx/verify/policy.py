@@ -190,7 +190,7 @@ def judge_repair(
     lost = accuracy_loss(before, after)
     if lost > max_loss + ROUNDING:
         known = "clean accuracy" if "clean_accuracy" in after else "agreement"
-        reasons.append(f"{known} fell by {lost:.1%}, more than the budget of {max_loss:.1%}")
+        reasons.append(f"{known} fell by {lost:.2%}, more than the budget of {max_loss:.2%}")
     if reasons:
         return Decision("not_repaired", tuple(reasons))
     return Decision(

@@ -52,7 +52,7 @@ class Searched:
         images: held-out images of other classes.
         known: images that the model itself reads as the class.
         stray: share of images of other classes that junk leads to the class.
-        drowned: classes of cheap triggers whose score is low only because junk leads there too.
+        drowned: classes of cheap triggers that are not suspect because junk leads there too.
     """
 
     target: int
@@ -62,11 +62,11 @@ class Searched:
     rise: tuple[float, float, float]
     images: int
     known: int
-    stray: float = 0.0
-    drowned: tuple[int, ...] = ()
+    stray: float
+    drowned: tuple[int, ...]
 
 
-def score_of(costs: Mapping[str, float], stray: float = 0.0) -> float:
+def score_of(costs: Mapping[str, float], stray: float) -> float:
     """Return how suspect a class is by the cost of its triggers, by form; 1 is the threshold.
 
     A class that patches of junk lead to as well (`stray`, a share of images) is cheap by nature.
@@ -206,7 +206,7 @@ def judge_blind(
             f"fresh reconstructions still move {attack:.1%} of images (base rate {base:.1%})"
         )
     if lost > max_loss + ROUNDING:
-        reasons.append(f"clean images lose {lost:.1%}, more than the budget of {max_loss:.1%}")
+        reasons.append(f"clean images lose {lost:.2%}, more than the budget of {max_loss:.2%}")
     old, new = recall
     if old.n and new.value < KEPT_RECALL * old.value - ROUNDING:
         reasons.append(

@@ -12,7 +12,6 @@ scans' lines, as `detect.py` writes and reads them. Resumable; ``--table`` only 
 
 from __future__ import annotations
 
-import argparse
 import json
 import multiprocessing
 import sys
@@ -32,13 +31,10 @@ from lancet_onnx import RepairOptions, SuspectOptions, TriggerOptions, scan, ver
 from lancet_onnx.api.blind import repair_blind
 from lancet_onnx.errors import LancetError
 from lancet_onnx.report import Report
-from tests.bench.compare_runs import Case
+from tests.bench.compare_runs import Case, case_options
 from tests.bench.compare_table import Line, read_lines
 from tests.bench.detect import SEED, Opened, about, figures_of, find_cases, part_of
-from tests.bench.detect_table import TOOL
-
-CLASSWISE = ("source-specific", "all-to-all")
-"""Attacks whose trigger leads to no one class for all images: told apart."""
+from tests.bench.detect_table import APART, TOOL
 
 
 @dataclass(frozen=True)
@@ -152,17 +148,23 @@ def tables(lines: list[Line]) -> str:
         for x in lines
         if _excess(x) is not None and float(_excess(x) or 0) > 0.03
     ]
-    return "\n".join([*rows, "", "Repaired, and the real trigger is over 3 points:", *missed])
+    declined = [
+        f"- `{x['model']}`: {x['why']}"
+        for x in lines
+        if x["backdoored"] and x.get("verdict") == "not_repaired" and not x["forced"]
+    ]
+    rows += ["", "Repaired, and the real trigger is over 3 points:", *missed]
+    return "\n".join([*rows, "", "Flagged, and declined:", *declined])
 
 
 def _excess(line: Line) -> float | None:
-    if "attack_success" not in line or line["attack"] in CLASSWISE:
+    if "attack_success" not in line or line["attack"] in APART:
         return None
     return float(line["attack_success"][1] - line["base_rate"][0])
 
 
 def _row(name: str, lines: list[Line]) -> str:
-    bad = [x for x in lines if x["backdoored"] and x["attack"] not in CLASSWISE]
+    bad = [x for x in lines if x["backdoored"] and x["attack"] not in APART]
     flagged = [x for x in bad if x.get("flagged")]
     done = [x for x in flagged if x.get("verdict") == "repaired" and "attack_success" in x]
     if not done:
@@ -187,11 +189,9 @@ def _clean(name: str, lines: list[Line]) -> str:
 
 def main() -> int:
     """Run what is missing and print the tables."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0] if __doc__ else None)
-    parser.add_argument("--cases", type=Path, nargs="+", required=True)
+    parser = case_options(__doc__)
     parser.add_argument("--results", type=Path, required=True)
     parser.add_argument("--detections", type=Path)
-    parser.add_argument("--only", nargs="*", default=[])
     parser.add_argument("--half", choices=("tune", "report"))
     parser.add_argument("--force", action="store_true")
     parser.add_argument("--jobs", type=int, default=1)

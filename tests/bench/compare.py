@@ -14,7 +14,6 @@ line to try again.
 
 from __future__ import annotations
 
-import argparse
 import json
 import multiprocessing
 import sys
@@ -30,10 +29,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from lancet_onnx.errors import LancetError
 from tests.bench.baselines import trainable
 from tests.bench.compare_plot import plot
-from tests.bench.compare_runs import Bench, Case, by_tool
+from tests.bench.compare_runs import Bench, Case, by_tool, case_options, read_cases
 from tests.bench.compare_table import BASELINES, TOOL, Line, per_model, read_lines, tables
-
-ATTACKS = ("badnets", "important-neurons", "spread")
 
 
 @dataclass(frozen=True)
@@ -87,23 +84,13 @@ def find_cases(
     folders: Iterable[Path], only: Sequence[str], without: Sequence[str] = ()
 ) -> list[Case]:
     """Return the backdoored models whose trigger moves images to one class."""
-    found = []
-    for folder in folders:
-        for entry in json.loads((folder / "cases.json").read_text(encoding="utf-8")):
-            wanted = not only or any(part in entry["name"] for part in only)
-            wanted = wanted and not any(part in entry["name"] for part in without)
-            known = entry["backdoored"] and entry["target"] is not None
-            if wanted and known and (entry.get("attack") or "badnets") in ATTACKS:
-                found.append(Case(folder, entry))
-    return found
+    return [case for case in read_cases(folders, only, without) if case.one_target]
 
 
 def main() -> int:
     """Run what is missing and print the tables."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0] if __doc__ else None)
-    parser.add_argument("--cases", type=Path, nargs="+", required=True)
+    parser = case_options(__doc__)
     parser.add_argument("--results", type=Path, required=True)
-    parser.add_argument("--only", nargs="*", default=[])
     parser.add_argument("--without", nargs="*", default=[])
     parser.add_argument("--methods", nargs="*", choices=(*TOOL, *BASELINES), default=[])
     parser.add_argument("--jobs", type=int, default=1)

@@ -3,9 +3,11 @@
 
 from __future__ import annotations
 
+import argparse
+import json
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -30,12 +32,14 @@ from tests.bench.baselines_blind import BLIND
 from tests.bench.compare_table import Line
 
 MAX_LOSS = 0.01
+ONE_TARGET = ("badnets", "important-neurons", "spread")
+"""Attacks whose trigger leads all images to one class."""
 FUNCTIONS: Mapping[str, Baseline] = {**KNOWING, **BLIND}
 
 
 @dataclass(frozen=True)
 class Case:
-    """One backdoored model of a folder's cases.json."""
+    """One model of a folder's cases.json."""
 
     folder: Path
     entry: Mapping[str, Any]
@@ -65,11 +69,42 @@ class Case:
         return DataOptions(self.folder / str(name), preprocess="unit") if name else None
 
     @property
+    def one_target(self) -> bool:
+        """Whether the model has a backdoor that leads all images to one class."""
+        known = bool(self.entry["backdoored"]) and self.entry["target"] is not None
+        return known and (self.entry.get("attack") or "badnets") in ONE_TARGET
+
+    @property
     def about(self) -> Line:
         """What every line says of the model."""
         name = self.name.split("-")[0]
         share = self.entry.get("trigger_share")
         return {"architecture": self.entry.get("architecture") or name, "trigger_share": share}
+
+
+def case_options(about: str | None) -> argparse.ArgumentParser:
+    """Return a parser of which models a benchmark runs on; `about` is the benchmark's docstring."""
+    parser = argparse.ArgumentParser(description=about.split("\n")[0] if about else None)
+    parser.add_argument("--cases", type=Path, nargs="+", required=True)
+    parser.add_argument("--only", nargs="*", default=[], metavar="NAME", help="parts of names")
+    return parser
+
+
+def read_cases(
+    folders: Iterable[Path], only: Sequence[str] = (), without: Sequence[str] = ()
+) -> list[Case]:
+    """Return the models of all folders by parts of their names."""
+    cases = [
+        Case(folder, entry)
+        for folder in folders
+        for entry in json.loads((folder / "cases.json").read_text(encoding="utf-8"))
+    ]
+    return [
+        case
+        for case in cases
+        if (not only or any(part in case.name for part in only))
+        and not any(part in case.name for part in without)
+    ]
 
 
 @dataclass(frozen=True, eq=False)

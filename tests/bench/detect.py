@@ -14,7 +14,6 @@ go on. What failed leaves a line with an ``error`` and is tried again. ``--table
 
 from __future__ import annotations
 
-import argparse
 import json
 import multiprocessing
 import sys
@@ -36,7 +35,7 @@ from lancet_onnx.errors import LancetError
 from lancet_onnx.report import Report
 from lancet_onnx.samples import Split
 from lancet_onnx.verify.searching import SUSPECT, compared, score_of
-from tests.bench.compare_runs import Case
+from tests.bench.compare_runs import Case, case_options, read_cases
 from tests.bench.compare_table import Line, read_lines
 from tests.bench.detect_baselines import DETECTORS, STEPS
 from tests.bench.detect_setting import Setting
@@ -189,23 +188,19 @@ def find_cases(
     folders: Sequence[Path], only: Sequence[str], without: Sequence[str], half: str | None
 ) -> list[Case]:
     """Return the models that are asked for, clean and backdoored."""
-    found = []
-    for folder in folders:
-        for entry in json.loads((folder / "cases.json").read_text(encoding="utf-8")):
-            case = Case(folder, entry)
-            split = part_of(case)
-            wanted = not only or any(part in entry["name"] for part in only)
-            wanted = wanted and not any(part in entry["name"] for part in without)
-            if wanted and (half is None or split == half or split.startswith("shared")):
-                found.append(case)
-    return found
+    return [
+        case
+        for case in read_cases(folders, only, without)
+        if half in (None, part_of(case)) or part_of(case).startswith("shared")
+    ]
 
 
 def judged_anew(line: Line) -> Line:
     """Return a scan's line with score and flag by today's rule, from the costs of its classes.
 
     A search takes long, the rule that judges its costs does not. Held-out images are not looked at
-    again: a trigger that they did not hold for stays none.
+    again: a trigger that they did not hold for stays none. The verdict stays that of the scan, as
+    do lines of a search that kept no costs.
     """
     if line["method"] != TOOL or "error" in line or not line.get("costs"):
         return line
@@ -230,11 +225,9 @@ def latest(lines: Sequence[Line], steps: int | None) -> dict[tuple[str, str, str
 
 def main() -> int:
     """Run what is missing and print the tables."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0] if __doc__ else None)
-    parser.add_argument("--cases", type=Path, nargs="+", required=True)
+    parser = case_options(__doc__)
     parser.add_argument("--results", type=Path, required=True)
     parser.add_argument("--methods", nargs="*", choices=METHODS, default=METHODS)
-    parser.add_argument("--only", nargs="*", default=[])
     parser.add_argument("--without", nargs="*", default=[])
     parser.add_argument("--half", choices=("tune", "report"))
     parser.add_argument("--steps", type=int, help="at most so many steps a class")

@@ -95,10 +95,17 @@ def tables(lines: Sequence[Line]) -> str:
         "alarms: models flagged at the method's own threshold, with Wilson's 95 % interval. "
         "By trigger: found, and AUC against all clean models."
     )
+    missed = [
+        f"- `{n['model']}`: {n['verdict']}, score {n['score']:.2f}, suspect {n['suspect']}, "
+        f"target {n['target']}"
+        for n in good
+        if n["method"] == TOOL and n["backdoored"] and not n["flagged"] and n["group"] not in APART
+    ]
+    lists = ["\n".join([f"Missed by **{TOOL}**:", "", *missed])] if missed else []
     failed = [f"- {n['model']} ({n['split']}), {n['method']}: {n['error']}" for n in lines
               if "error" in n]  # fmt: skip
-    errors = ["\n".join(["Failed:", "", *failed])] if failed else []
-    return "\n\n".join([*sections, told, *errors])
+    lists += ["\n".join(["Failed:", "", *failed])] if failed else []
+    return "\n\n".join([*sections, told, *lists])
 
 
 def _overall(lines: Sequence[Line]) -> str:

@@ -9,8 +9,6 @@ the folders. Asked for in every case: exit code 1, and nothing written.
 
 from __future__ import annotations
 
-import argparse
-import json
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -24,7 +22,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from lancet_onnx import RepairOptions, repair
 from lancet_onnx.errors import LancetError
 from tests.bench.cases import input_size
-from tests.bench.compare_runs import Case
+from tests.bench.compare_runs import Case, case_options, read_cases
 
 
 def picture_size(path: Path) -> tuple[int, int]:
@@ -35,11 +33,7 @@ def picture_size(path: Path) -> tuple[int, int]:
 
 def read(folders: Sequence[Path]) -> tuple[list[Case], list[Case]]:
     """Return the clean models and the backdoored ones."""
-    cases = [
-        Case(folder, entry)
-        for folder in folders
-        for entry in json.loads((folder / "cases.json").read_text(encoding="utf-8"))
-    ]
+    cases = read_cases(folders)
     clean = [case for case in cases if not case.entry["backdoored"]]
     return clean, [case for case in cases if case.entry["backdoored"]]
 
@@ -59,10 +53,8 @@ def ask(model: Case, other: Case) -> tuple[bool, str]:
 
 def main() -> int:
     """Ask for all; print what went wrong and a line for each model."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0] if __doc__ else None)
-    parser.add_argument("--cases", type=Path, nargs="+", required=True)
+    parser = case_options(__doc__)
     parser.add_argument("--every", type=int, default=1)
-    parser.add_argument("--only", nargs="*", default=[])
     options = parser.parse_args()
     torch.set_num_threads(1)
     clean, others = read(options.cases)

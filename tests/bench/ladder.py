@@ -12,7 +12,6 @@ it, with importance values and what the weights are worth to 200 clean images.
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -31,7 +30,7 @@ from lancet_onnx.pairs import stamped_material
 from lancet_onnx.runtime.classifier import Classifier
 from lancet_onnx.samples import Sizes
 from tests.bench.compare import find_cases
-from tests.bench.compare_runs import Bench, Case
+from tests.bench.compare_runs import Bench, Case, case_options
 from tests.bench.compare_table import markdown
 
 PUBLISHED_PAIRS = 100
@@ -112,9 +111,7 @@ def row(case: Case) -> tuple[list[str], list[float]]:
 
 def main() -> int:
     """Print a row a model and the medians of the ratios."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0] if __doc__ else None)
-    parser.add_argument("--cases", type=Path, nargs="+", required=True)
-    parser.add_argument("--only", nargs="*", default=[])
+    parser = case_options(__doc__)
     options = parser.parse_args()
     torch.set_num_threads(1)
     found = [row(case) for case in find_cases(options.cases, options.only)]

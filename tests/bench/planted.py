@@ -10,7 +10,6 @@ does to the values where alikeness is measured and the way to the class, for eac
 
 from __future__ import annotations
 
-import argparse
 import sys
 from pathlib import Path
 
@@ -24,10 +23,9 @@ from lancet_onnx.api.subject import Subject, prepare, read_trigger_for
 from lancet_onnx.pairs.canvas import CHANGES, Canvas
 from lancet_onnx.pairs.natural import natural
 from lancet_onnx.samples import Split
-from tests.bench.compare_runs import Case
+from tests.bench.compare import find_cases
+from tests.bench.compare_runs import Case, case_options
 from tests.bench.compare_table import markdown
-from tests.bench.detect import find_cases
-from tests.bench.detect_table import APART
 
 IMAGES = 200
 
@@ -41,7 +39,7 @@ def looked_at(case: Case) -> tuple[list[float], list[float]]:
     canvas = Canvas.of(
         subject.classifier, tool.take(np.arange(min(IMAGES, len(tool)))), prepared.preprocess
     )
-    target, usual = int(case.entry["target"]), natural(canvas)
+    target, usual = int(case.entry["target"]), natural(canvas, 0)
     draw = torch.Generator().manual_seed(0)
     mask, pattern = (
         torch.from_numpy(part.transpose(2, 0, 1)) for part in (stamp.mask, stamp.pattern)
@@ -70,16 +68,10 @@ def looked_at(case: Case) -> tuple[list[float], list[float]]:
 
 def main() -> int:
     """Print both tables."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0] if __doc__ else None)
-    parser.add_argument("--cases", type=Path, nargs="+", required=True)
-    parser.add_argument("--only", nargs="*", default=[])
+    parser = case_options(__doc__)
     options = parser.parse_args()
     torch.set_num_threads(1)
-    found = [
-        looked_at(case)
-        for case in find_cases(options.cases, options.only, [], None)
-        if case.entry["backdoored"] and case.entry.get("attack") not in APART
-    ]
+    found = [looked_at(case) for case in find_cases(options.cases, options.only)]
     success = np.array([row for row, _ in found])
     columns = zip(CHANGES, success.mean(0), success.min(0), strict=True)
     rows = [[name, f"{mean:.1%}", f"{least:.1%}"] for name, mean, least in columns]

@@ -10,7 +10,6 @@ narrowest edit is taken. Prints points over the base rate and lost accuracy, mea
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -30,10 +29,9 @@ from lancet_onnx.repair.tune import offer_of, tune
 from lancet_onnx.runtime.executor import Params
 from lancet_onnx.samples import Samples, Split
 from lancet_onnx.samples.core import Ints
-from tests.bench.compare_runs import Case
+from tests.bench.compare_runs import Case, case_options
 from tests.bench.compare_table import markdown
 from tests.bench.detect import SEED, find_cases
-from tests.bench.detect_table import APART
 
 STARTS, IMAGES = 2, 2000
 HARD, GENTLE = PUSHES
@@ -123,15 +121,13 @@ def compared(
 
 def main() -> int:
     """Print a row for each variant."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0] if __doc__ else None)
-    parser.add_argument("--cases", type=Path, nargs="+", required=True)
-    parser.add_argument("--only", nargs="*", default=[])
+    parser = case_options(__doc__)
     parser.add_argument("--half", choices=("tune", "report"))
     options = parser.parse_args()
     torch.set_num_threads(1)
     figures = []
     for case in find_cases(options.cases, options.only, [], options.half):
-        if case.entry["backdoored"] and case.entry.get("attack") not in APART:
+        if case.one_target:
             figures.append(measured(case))
             print(case.name, [f"{left:+.1f}" for left, _ in figures[-1]], file=sys.stderr)
     table = np.array(figures)

@@ -12,7 +12,6 @@ no variant sees, by onnxruntime on the file that is written.
 
 from __future__ import annotations
 
-import argparse
 import json
 import sys
 from collections.abc import Callable, Mapping
@@ -38,7 +37,7 @@ from lancet_onnx.types import Method
 from tests.bench import trainers
 from tests.bench.channels import scale_channels
 from tests.bench.compare import find_cases
-from tests.bench.compare_runs import Bench
+from tests.bench.compare_runs import Bench, case_options
 from tests.bench.compare_table import read_lines
 from tests.bench.trainers import by_loss_alone
 
@@ -220,10 +219,8 @@ def table(lines: list[Line], variants: Mapping[str, Variant]) -> str:
 
 def main() -> int:
     """Run what is missing and print the table."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0] if __doc__ else None)
+    parser = case_options(__doc__)
     parser.add_argument("what", choices=("ablation", "images"))
-    parser.add_argument("--cases", type=Path, nargs="+", required=True)
-    parser.add_argument("--only", nargs="*", default=[])
     parser.add_argument("--variants", nargs="*", default=[])
     parser.add_argument("--results", type=Path, required=True)
     parser.add_argument("--seed", type=int, default=0)

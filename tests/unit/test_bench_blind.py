@@ -58,7 +58,7 @@ def clean(model: str, *, flagged: bool, verdict: str | None = None, **more: obje
 LINES = [
     line("a", split="tune"),
     line("b", attack_success=[1.0, 0.21], recovery=[0.0, 0.7], suspect=4),
-    line("c", verdict="not_repaired"),
+    line("c", verdict="not_repaired", forced=False, why="lost too much"),
     unasked("d"),
     line("e", attack="source-specific", attack_success=[1.0, 0.9]),
     clean("f", flagged=False),
@@ -86,8 +86,13 @@ def test_the_tables_say_what_the_lines_say():
 
 
 def test_what_is_not_reached_is_named_unless_its_trigger_is_for_one_class():
-    missed = [row for row in tables(LINES).splitlines() if row.startswith("- ")]
-    assert missed == ["- `b`: real trigger 21.0% after the repair, suspect 4, target 3"]
+    text = tables(LINES)
+    missed = [row for row in text.splitlines() if row.startswith("- ")]
+    assert missed == [
+        "- `b`: real trigger 21.0% after the repair, suspect 4, target 3",
+        "- `c`: lost too much",
+    ]
+    assert text.index("over 3 points") < text.index("declined") < text.index("- `c`")
 
 
 @pytest.mark.parametrize("lines", [[], [unasked("d")], [clean("f", flagged=False)]])

@@ -220,6 +220,8 @@ def test_the_tables_say_what_the_lines_say():
     assert cells[1:] == ["2 of 2; 1.00", "0 of 1; 0.50", "0 of 1; 0.00", "1 of 1; 1.00"]
     assert "| tabor | 1 + 0 | - |" in text[: text.index("### report")]
     assert "- b (tune), tabor: ValueError: no" in text
+    missed = [row for row in text.splitlines() if row.startswith("- `")]
+    assert missed == ["- `c`: inconclusive, score 1.00, suspect 3, target 3"]
     assert set(METHODS) == {"ours", *DETECTORS}
 
 

@@ -37,15 +37,15 @@ def test_what_is_left_is_over_the_base_rate_and_of_other_classes(labelled: bool)
 
 
 def test_a_model_gets_a_figure_for_each_variant(fixtures, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("lancet_onnx.pairs.union.STEPS", 20)
-    monkeypatch.setattr("lancet_onnx.pairs.union.BATCH", 6)
+    monkeypatch.setattr("lancet_onnx.pairs.union.STEPS", 40)
+    monkeypatch.setattr("lancet_onnx.pairs.union.BATCH", 12)
     monkeypatch.setattr(transfer, "STARTS", 1)
     monkeypatch.setattr(transfer, "VARIANTS", VARIANTS[-1:])
     monkeypatch.setattr(
-        transfer, "TUNING", transfer.replace(transfer.TUNING, ladder=(0.1,), steps=10)
+        transfer, "TUNING", transfer.replace(transfer.TUNING, ladder=(0.1,), steps=30)
     )
     entry = fixtures.manifest[SQUARE]
     case = Case(ROOT, {**entry, "model": entry["path"], "data": entry["images"]})
     ((left, change),) = transfer.measured(case)
-    assert -100 <= left <= 100
-    assert -20 <= change <= 20
+    assert left < 20  # of 98 before
+    assert change > -3

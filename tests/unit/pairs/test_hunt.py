@@ -15,6 +15,7 @@ from lancet_onnx.errors import DataError
 from lancet_onnx.pairs.canvas import Canvas
 from lancet_onnx.pairs.natural import Natural, natural
 from lancet_onnx.samples import PRESETS
+from lancet_onnx.verify.searching import BOUNDS
 
 module: ModuleType = importlib.import_module("lancet_onnx.pairs.hunt")
 Deadline, Hunt, State, hunt = module.Deadline, module.Hunt, module.State, module.hunt
@@ -41,7 +42,7 @@ def many(tmp_path: Path) -> tuple[Canvas, Natural]:
 
 def setting(folder: Path, classes: int) -> tuple[Canvas, Natural]:
     canvas = Canvas.of(planted(folder, classes, TARGET), pictures(classes, 5), PRESETS["unit"])
-    return canvas, natural(canvas)
+    return canvas, natural(canvas, 0)
 
 
 def run(at: tuple[Canvas, Natural], state=None, *, order=None, seconds=None, seed=0, progress=None):
@@ -77,6 +78,10 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
 @pytest.mark.parametrize("count", [2, 10, module.MANY])
 def test_few_classes_are_not_screened(count: int):
     assert list(module._rounds(count)) == []
+
+
+def test_every_form_has_a_bound():
+    assert [form.name for form in module.FORMS] == list(BOUNDS)
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ import torch
 from tiny import flat, pictures, planted
 
 from lancet_onnx.pairs.canvas import Canvas
-from lancet_onnx.pairs.natural import early_values, natural
+from lancet_onnx.pairs.natural import early_values, natural, strays
 from lancet_onnx.runtime.layers import find_layers
 from lancet_onnx.runtime.leads import lead
 from lancet_onnx.samples import PRESETS, Samples
@@ -39,7 +39,7 @@ def test_a_classifier_of_one_layer_has_no_early_values(tmp_path: Path):
 def test_what_is_usual_is_measured_class_by_class(tmp_path: Path):
     samples = pictures(CLASSES, 10)
     canvas = canvas_of(tmp_path, samples)
-    usual = natural(canvas)
+    usual = natural(canvas, 0)
     scores = canvas.logits(canvas.pixels)
     leads = lead(scores, canvas.labels)
     for c in range(CLASSES):
@@ -53,7 +53,7 @@ def test_what_is_usual_is_measured_class_by_class(tmp_path: Path):
 def test_a_class_without_images_has_the_usual_lead_and_no_way(tmp_path: Path):
     samples = pictures(CLASSES, 10)
     canvas = canvas_of(tmp_path, samples.take(np.flatnonzero(samples.labels != 3)))
-    usual = natural(canvas)
+    usual = natural(canvas, 0)
     assert not usual.way[0][3].any()
     middle = lead(canvas.logits(canvas.pixels), canvas.labels).median()
     assert float(usual.lead[3]) == pytest.approx(float(middle))
@@ -67,19 +67,35 @@ def test_leads():
 
 def test_a_lead_that_nothing_has_is_still_positive(tmp_path: Path):
     images = replace(pictures(CLASSES, 5), images=np.zeros((20, 8, 8, 1), np.float32))
-    assert (natural(canvas_of(tmp_path, images)).lead > 0).all()
+    assert (natural(canvas_of(tmp_path, images), 0).lead > 0).all()
 
 
 def test_patches_of_junk_lead_to_the_class_whose_shortcut_they_hit(tmp_path: Path):
-    """Of an eighth of the images: those whose corner a bright patch covers."""
     for name in ("planted", "plain"):
         (tmp_path / name).mkdir()
-    planted_one = natural(canvas_of(tmp_path / "planted")).stray
-    plain = natural(canvas_of(tmp_path / "plain", target=None)).stray
+    planted_one = natural(canvas_of(tmp_path / "planted"), 0).stray
+    plain = natural(canvas_of(tmp_path / "plain", target=None), 0).stray
     assert planted_one.shape == (CLASSES,)
     assert int(planted_one.argmax()) == TARGET
     assert float(planted_one[TARGET]) > float(plain[TARGET])
     assert 0 <= float(plain.min()) <= float(planted_one.max()) <= 1
+
+
+def test_strays_of_a_repaired_model_are_its_own(tmp_path: Path):
+    canvas = canvas_of(tmp_path)
+    param = find_layers(canvas.classifier)[-1].param
+    weight = canvas.classifier.module.leaves[param].detach().clone()
+    weight[(weight.abs() > 5).any(1)] = 0.0
+    before, after = (strays(canvas, 0, params)[TARGET] for params in (None, {param: weight}))
+    assert float(after) < float(before) / 2
+
+
+def test_strays_are_shares_of_images_of_other_classes(tmp_path: Path):
+    """A model that answers one class has no others to lead to it."""
+    canvas = canvas_of(tmp_path)
+    param = find_layers(canvas.classifier)[-1].param
+    weight = torch.zeros_like(canvas.classifier.module.leaves[param])
+    assert not strays(canvas, 0, {param: weight}).any()
 
 
 def test_strays_are_the_seeds(tmp_path: Path):
@@ -92,4 +108,4 @@ def test_strays_are_the_seeds(tmp_path: Path):
 def test_raw_inputs_have_strays(tmp_path: Path):
     images = np.random.default_rng(0).normal(size=(20, 12)).astype(np.float32)
     canvas = Canvas.of(flat(tmp_path, (12,)), Samples(images, None, True, "raw"), PRESETS["unit"])
-    assert float(natural(canvas).stray.sum()) > 0
+    assert float(natural(canvas, 0).stray.sum()) > 0

@@ -29,7 +29,7 @@ def canvas_of(
 
 
 def search(canvas: Canvas, classes=tuple(range(CLASSES)), steps: int = 60, **options) -> Found:
-    found = reconstruct(canvas, natural(canvas), classes, steps=steps, batch=12, **options)
+    found = reconstruct(canvas, natural(canvas, 0), classes, steps=steps, batch=12, **options)
     assert found is not None
     return found
 
@@ -41,7 +41,7 @@ def test_the_planted_class_is_the_cheapest_by_far(tmp_path: Path, form: Form):
     assert found.classes.tolist() == list(range(CLASSES))
     cost = found.cost.tolist()
     assert int(found.cost.argmin()) == TARGET
-    assert score_of({form.name: cost[TARGET]}) >= SUSPECT
+    assert score_of({form.name: cost[TARGET]}, 0.0) >= SUSPECT
     assert min(c for i, c in enumerate(cost) if i != TARGET) > 5 * cost[TARGET]
     # What is cheap about it is that it draws nothing of the class, and where the shortcut is.
     assert float(found.alikeness[TARGET]) < 0.1 < float(found.alikeness[0])
@@ -101,7 +101,7 @@ def test_stop_breaks_off_to_none(tmp_path: Path):
         heard.append(share)
         return len(heard) == 3
 
-    found = reconstruct(canvas, natural(canvas), [0], steps=10, batch=6, stop=stop)
+    found = reconstruct(canvas, natural(canvas, 0), [0], steps=10, batch=6, stop=stop)
     assert found is None
     assert heard == pytest.approx([0.1, 0.2, 0.3])
 
@@ -109,7 +109,7 @@ def test_stop_breaks_off_to_none(tmp_path: Path):
 def test_what_the_last_step_reached_is_not_thrown_away(tmp_path: Path):
     canvas = canvas_of(tmp_path)
     found = reconstruct(
-        canvas, natural(canvas), [0], steps=3, batch=6, stop=lambda share: share == 1.0
+        canvas, natural(canvas, 0), [0], steps=3, batch=6, stop=lambda share: share == 1.0
     )
     assert found is not None
 
@@ -134,7 +134,7 @@ def test_likeness_costs_as_much_as_is_asked(tmp_path: Path):
 
 def test_images_are_counted(tmp_path: Path):
     canvas = canvas_of(tmp_path)
-    usual, before = natural(canvas), canvas.classifier.forwards
+    usual, before = natural(canvas, 0), canvas.classifier.forwards
     reconstruct(canvas, usual, [0, 1, 2], steps=5, batch=6)
     # Each step: the clean images, and for each class as many there and back (twice as dear).
     assert canvas.classifier.forwards - before == 5 * (6 + 3 * 3 * 6)
@@ -151,7 +151,7 @@ def test_in_a_classifier_of_one_layer_nothing_is_alike(tmp_path: Path):
 def test_a_class_without_images_breaks_nothing(tmp_path: Path):
     samples = pictures(CLASSES, 10)
     canvas = canvas_of(tmp_path, samples=samples.take(np.flatnonzero(samples.labels != 3)))
-    usual = natural(canvas)
+    usual = natural(canvas, 0)
     assert all(torch.isfinite(values).all() for values in (usual.lead, *usual.way))
     assert not usual.way[0][3].any()
     found = search(canvas, steps=25)
@@ -162,7 +162,7 @@ def test_a_class_without_images_breaks_nothing(tmp_path: Path):
 def test_images_of_one_class_only_break_nothing(tmp_path: Path):
     samples = pictures(CLASSES, 10)
     canvas = canvas_of(tmp_path, samples=samples.take(np.flatnonzero(samples.labels == 0)))
-    usual = natural(canvas)
+    usual = natural(canvas, 0)
     assert not usual.way[0].any()
     found = search(canvas, steps=10)
     assert torch.isfinite(found.cost).all()

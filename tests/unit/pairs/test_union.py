@@ -41,7 +41,7 @@ def test_sets_hold_one_trigger_of_each_kind(canvas: Canvas, monkeypatch: pytest.
     monkeypatch.setattr("lancet_onnx.pairs.union.STEPS", 40)
     heard: list[float] = []
     sets = union(
-        canvas, natural(canvas), TARGET, 2, 0, progress=lambda _, share: heard.append(share)
+        canvas, natural(canvas, 0), TARGET, 2, 0, progress=lambda _, share: heard.append(share)
     )
     assert [[s.kind for s in group] for group in sets] == [[k.name for k in KINDS]] * 2
     for stamp in (s for group in sets for s in group):
@@ -56,14 +56,14 @@ def test_strong_triggers_lead_by_more_than_cheap_ones(
     canvas: Canvas, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr("lancet_onnx.pairs.union.STEPS", 60)
-    (group,) = union(canvas, natural(canvas), TARGET, 1, 0)
+    (group,) = union(canvas, natural(canvas, 0), TARGET, 1, 0)
     own = {s.kind: canvas.logits(s.on(canvas.pixels))[:, TARGET].mean() for s in group}
     assert own["strong"] > own["cheap"]
 
 
 def test_triggers_of_a_union_are_the_seeds(canvas: Canvas, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("lancet_onnx.pairs.union.STEPS", 3)
-    usual = natural(canvas)
+    usual = natural(canvas, 0)
     first, again, other = (union(canvas, usual, TARGET, 1, seed)[0][0] for seed in (0, 0, 9))
     assert torch.equal(first.mask, again.mask)
     assert not torch.equal(first.mask, other.mask)

@@ -124,7 +124,7 @@ def test_a_repair_without_labels_is_judged_by_agreement():
     assert judge_repair(before, after, 0.06).verdict == "repaired"
     worse = judge_repair(before, after, 0.04)
     assert worse.verdict == "not_repaired"
-    assert "agreement fell by 5.0%" in worse.reasons[0]
+    assert "agreement fell by 5.00%" in worse.reasons[0]
 
 
 def test_too_few_images_refuse_a_repair():

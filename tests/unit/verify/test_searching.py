@@ -25,7 +25,7 @@ from lancet_onnx.verify.searching import (
     score_of,
 )
 
-FOUND = Searched(7, 3.0, 0.5, 0.02, (0.98, 0.95, 1.0), 400, 40)
+FOUND = Searched(7, 3.0, 0.5, 0.02, (0.98, 0.95, 1.0), 400, 40, 0.1, ())
 NOTHING = replace(FOUND, score=0.4)
 GOOD = {"missing": 0, "real": True, "images": 500, "one_answer": 0.1}
 
@@ -127,11 +127,11 @@ def test_too_few_held_out_images_allow_no_verdict(found: Searched):
 
 
 def test_a_score_is_the_bound_over_the_cost_of_the_better_form():
-    assert score_of({"free": BOUNDS["free"]}) == 1.0
-    assert score_of({"blob": BOUNDS["blob"] / 2}) == 2.0
-    assert score_of({"free": BOUNDS["free"] / 3, "blob": 2.0}) == pytest.approx(3.0)
-    assert score_of({"free": 2.0, "blob": BOUNDS["blob"] / 3}) == pytest.approx(3.0)
-    assert score_of({"free": 0.0}) < float("inf")
+    assert score_of({"free": BOUNDS["free"]}, 0.0) == 1.0
+    assert score_of({"blob": BOUNDS["blob"] / 2}, 0.0) == 2.0
+    assert score_of({"free": BOUNDS["free"] / 3, "blob": 2.0}, 0.0) == pytest.approx(3.0)
+    assert score_of({"free": 2.0, "blob": BOUNDS["blob"] / 3}, 0.0) == pytest.approx(3.0)
+    assert score_of({"free": 0.0}, 0.0) < float("inf")
 
 
 def test_what_junk_leads_to_as_well_is_less_suspect():
@@ -214,6 +214,12 @@ def test_what_is_exactly_allowed_is_not_over_it():
         kept = round(KEPT_RECALL * 20 * count)
         recall = (Rate(20 * count, 1000), Rate(kept, 1000))
         assert blind(rates(0.01, 0.96), recall).verdict == "repaired", count
+
+
+def test_a_loss_just_over_the_budget_is_told_apart_from_it():
+    (reason,) = blind(rates(0.01, 0.949)).reasons
+    assert "lose 1.10%" in reason
+    assert "budget of 1.00%" in reason
 
 
 def test_all_that_is_wrong_is_told():
