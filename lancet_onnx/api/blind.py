@@ -28,14 +28,14 @@ from lancet_onnx.api.describing import (
 from lancet_onnx.api.fresh import Evidence
 from lancet_onnx.api.options import DataOptions, RepairOptions, SuspectOptions
 from lancet_onnx.api.repair_body import changed_layers, describe_edit, search_table
+from lancet_onnx.api.scoring import table_of
 from lancet_onnx.api.subject import Clock, Subject, prepare, read_trigger_for
 from lancet_onnx.errors import DataError, UsageError
 from lancet_onnx.explain.pictures import trigger_png
 from lancet_onnx.pairs.canvas import Canvas
-from lancet_onnx.pairs.hunt import BATCH, FORMS, STEPS
+from lancet_onnx.pairs.hunt import Deadline, State, hunt
 from lancet_onnx.pairs.natural import Natural, natural, strays
-from lancet_onnx.pairs.reconstruct import reconstruct
-from lancet_onnx.pairs.union import KINDS, Stamp, stamped_pairs, union
+from lancet_onnx.pairs.union import LESSONS, Stamp, stamped_pairs, union
 from lancet_onnx.repair import Choice, Settings, TuneSettings, choose, to_patch
 from lancet_onnx.report import Picture, Report
 from lancet_onnx.runtime.executor import Params
@@ -45,7 +45,7 @@ from lancet_onnx.trigger import Trigger
 from lancet_onnx.types import Progress, no_progress
 from lancet_onnx.verify.metrics import as_numbers
 from lancet_onnx.verify.policy import FEWEST_IMAGES, Decision
-from lancet_onnx.verify.searching import CLOSE, SUSPECT, compared, score_of
+from lancet_onnx.verify.searching import CLOSE, SUSPECT, compared
 
 STARTS, ROUNDS = 3, 2
 """Sets of triggers: all but the last are learnt from, the last compares edits. At most so many
@@ -57,7 +57,7 @@ FRESH = 1
 COMPARED = 4
 """Other classes that the suspect is compared with before anything is changed."""
 
-TUNING = TuneSettings(warm=(1.0,), ladder=(0.2, 0.1, 0.03), steps=60)
+TUNING = TuneSettings(warm=(1.0,), ladder=(0.2, 0.1), steps=60)
 PUSHES = (20.0, TuneSettings().push)
 """How hard the class is kept under the others, the hardest first: what silences more of what was
 never seen costs more accuracy. Gentler ones are tried where that is over the budget."""
@@ -187,7 +187,7 @@ def _rounds(
 ) -> _Learnt:
     """Tune on a union of triggers; search the result anew and learn from what is found as well."""
     with clock.stage("triggers"):
-        sets = union(canvas, usual, target, STARTS, seed + 200, progress=progress)
+        sets = union(canvas, usual, target, STARTS, seed + 200, kinds=LESSONS, progress=progress)
     lessons = [*given, *(s for group in sets[:-1] for s in group)]
     aside = len(tool) // 4
     settings = Settings(max_loss=options.max_accuracy_loss)
@@ -231,7 +231,8 @@ def _rounds(
             params = choice.chosen.offer.params
             if _score(canvas, usual, target, seed + 300 + number, params) < CLOSE:
                 break
-            more = union(canvas, usual, target, 2, seed + 400 + number, params, progress=progress)
+            again = seed + 400 + number
+            more = union(canvas, usual, target, 2, again, params, LESSONS, progress)
             lessons += more[0]
             sets[-1] = [*sets[-1], *more[1]]
     return _Learnt(choice, material, tuning)
@@ -253,21 +254,14 @@ def _score(
     others: Sequence[int] = (),
 ) -> float:
     """Return the score of the class by a search of its own, as `scan` would give it."""
-    classes = [target, target, *others]
-    rows: list[dict[str, float]] = [{} for _ in classes]
-    for form in FORMS:
-        found = reconstruct(
-            canvas, usual, classes, steps=STEPS, batch=BATCH, form=form, seed=seed, params=params
-        )
-        assert found is not None  # noqa: S101 - nothing broke it off
-        for row, cost in zip(rows, found.cost.tolist(), strict=True):
-            row[form.name] = cost
+    classes = sorted([target, *others])
+    hunted = hunt(
+        canvas, usual, classes, classes, State(None, {}), Deadline(None), seed, params=params
+    )
     # Junk leads elsewhere once a model is repaired.
     stray = usual.stray if params is None else strays(canvas, seed, params)
-    scores = [
-        score_of(row, share) for row, share in zip(rows, stray[classes].tolist(), strict=True)
-    ]
-    return compared(max(scores[:2]), scores[2:])
+    scores = {c: row["score"] for c, row in table_of(hunted, stray).items()}
+    return compared(scores.pop(target), list(scores.values()))
 
 
 def _commit(
@@ -293,7 +287,7 @@ def _commit(
     with clock.stage("write and verify", 4 * len(evidence.figures)):
         made = " | ".join(
             (
-                f"blind(union={len(KINDS)} kinds, starts={STARTS}, rounds={ROUNDS})",
+                f"blind(union={len(LESSONS)} kinds, starts={STARTS}, rounds={ROUNDS})",
                 *describe_edit(learnt.tuning, learnt.material, compared=True),
                 f"on(target={evidence.target}, data={data_digest(evidence.prepared.samples)[:16]}, "
                 f"preprocess={evidence.prepared.preprocess})",

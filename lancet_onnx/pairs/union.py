@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Many different triggers to one class: what a repair must silence to silence the real one.
 
-A repair that has seen one cheapest trigger silences that one. So there are cheap, strong and loud
-ones, free, blob-like and in a window, those that avoid what the class looks like and those that may
-use it, each from several starts. Loud ones are larger than anyone would plant; they press on all
-that leads to the class.
+A repair that has seen one cheapest trigger silences that one. So there are cheap and strong ones,
+free, blob-like and in a window, those that avoid what the class looks like and those that may use
+it, each from several starts. Loud ones, larger than anyone would plant, teach nothing good: what is
+left of them after a repair is told.
 """
 
 from __future__ import annotations
@@ -48,7 +48,9 @@ KINDS = (
     Kind("loud blobs, any features", BLOB, LOUD, 0.0),
     Kind("loud window, any features", WINDOW, LOUD, 0.0),
 )
-PLAUSIBLE = tuple(kind.name for kind in KINDS if kind.asked <= STRONG)
+LESSONS = tuple(kind for kind in KINDS if kind.asked <= STRONG)
+"""Kinds that a repair learns from."""
+PLAUSIBLE = tuple(kind.name for kind in LESSONS)
 """Kinds that a repair is judged by; what is left of the others is told."""
 
 STEPS, BATCH = 100, 24

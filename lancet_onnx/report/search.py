@@ -15,6 +15,7 @@ COLUMNS = {
     "coverage": "covers",
     "alikeness": "alikeness",
     "stray": "junk leads there",
+    "agreement": "searches agree",
 }
 """What may be known of a class besides its score, with the headings."""
 
@@ -37,6 +38,7 @@ class ClassBar:
     alikeness: float | None
     success: float | None
     stray: float | None
+    agreement: float | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,6 +129,7 @@ def _bar(
         _number(row.get("alikeness")),
         _number(row.get("success")),
         _number(row.get("stray")),
+        _number(row.get("agreement")),
     )
 
 
