@@ -28,13 +28,13 @@ from lancet_onnx.api.describing import (
 from lancet_onnx.api.fresh import Evidence
 from lancet_onnx.api.options import DataOptions, RepairOptions, SuspectOptions
 from lancet_onnx.api.repair_body import changed_layers, describe_edit, search_table
-from lancet_onnx.api.scoring import table_of
 from lancet_onnx.api.subject import Clock, Subject, prepare, read_trigger_for
 from lancet_onnx.errors import DataError, UsageError
 from lancet_onnx.explain.pictures import trigger_png
 from lancet_onnx.pairs.canvas import Canvas
-from lancet_onnx.pairs.hunt import Deadline, State, hunt
+from lancet_onnx.pairs.hunt import BATCH, FORMS, STEPS
 from lancet_onnx.pairs.natural import Natural, natural, strays
+from lancet_onnx.pairs.reconstruct import reconstruct
 from lancet_onnx.pairs.union import LESSONS, Stamp, stamped_pairs, union
 from lancet_onnx.repair import Choice, Settings, TuneSettings, choose, to_patch
 from lancet_onnx.report import Picture, Report
@@ -45,7 +45,7 @@ from lancet_onnx.trigger import Trigger
 from lancet_onnx.types import Progress, no_progress
 from lancet_onnx.verify.metrics import as_numbers
 from lancet_onnx.verify.policy import FEWEST_IMAGES, Decision
-from lancet_onnx.verify.searching import CLOSE, SUSPECT, compared
+from lancet_onnx.verify.searching import CLOSE, SUSPECT, compared, score_of
 
 STARTS, ROUNDS = 3, 2
 """Sets of triggers: all but the last are learnt from, the last compares edits. At most so many
@@ -254,14 +254,21 @@ def _score(
     others: Sequence[int] = (),
 ) -> float:
     """Return the score of the class by a search of its own, as `scan` would give it."""
-    classes = sorted([target, *others])
-    hunted = hunt(
-        canvas, usual, classes, classes, State(None, {}), Deadline(None), seed, params=params
-    )
+    classes = [target, target, *others]
+    rows: list[dict[str, float]] = [{} for _ in classes]
+    for form in FORMS:
+        found = reconstruct(
+            canvas, usual, classes, steps=STEPS, batch=BATCH, form=form, seed=seed, params=params
+        )
+        assert found is not None  # noqa: S101 - nothing broke it off
+        for row, cost in zip(rows, found.cost.tolist(), strict=True):
+            row[form.name] = cost
     # Junk leads elsewhere once a model is repaired.
     stray = usual.stray if params is None else strays(canvas, seed, params)
-    scores = {c: row["score"] for c, row in table_of(hunted, stray).items()}
-    return compared(scores.pop(target), list(scores.values()))
+    scores = [
+        score_of(row, share) for row, share in zip(rows, stray[classes].tolist(), strict=True)
+    ]
+    return compared(max(scores[:2]), scores[2:])
 
 
 def _commit(

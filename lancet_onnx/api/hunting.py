@@ -5,7 +5,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from importlib import metadata
-from statistics import median
 
 import numpy as np
 
@@ -16,7 +15,6 @@ from lancet_onnx.api.describing import (
     trigger_pictures,
 )
 from lancet_onnx.api.options import DataOptions, SearchOptions
-from lancet_onnx.api.scoring import drowned_of, table_of
 from lancet_onnx.api.subject import (
     Clock,
     Prepared,
@@ -33,7 +31,7 @@ from lancet_onnx.pairs.canvas import Canvas
 from lancet_onnx.pairs.generated import generated_samples
 from lancet_onnx.pairs.hunt import Deadline, Hunt, State, hunt
 from lancet_onnx.pairs.looks import Looks, looks
-from lancet_onnx.pairs.natural import natural
+from lancet_onnx.pairs.natural import Natural, natural
 from lancet_onnx.report import Attachment, Picture, Report
 from lancet_onnx.rules import RECONSTRUCTED
 from lancet_onnx.samples import PRESETS, Split
@@ -83,7 +81,7 @@ def hunt_backdoor(
     state = State(options.state, _identity(subject, prepared, classes, seed))
     with clock.stage("search"):
         hunted = hunt(canvas, usual, classes, seen.order, state, deadline, seed, progress)
-    table = table_of(hunted, usual.stray)
+    table = _table(hunted, usual)
     suspect, triggers = _suspect(table, hunted, canvas)
     known = np.bincount(canvas.labels.cpu().numpy(), minlength=subject.classifier.signature.classes)
     found: Searched | None = None
@@ -104,7 +102,7 @@ def hunt_backdoor(
                 judged[0].images,
                 int(known[suspect]),
                 table[suspect]["stray"],
-                drowned_of(table, hunted),
+                _drowned(table, hunted),
             )
     decision = judge_search(
         found,
@@ -233,6 +231,32 @@ def _identity(
     }
 
 
+def _table(hunted: Hunt, usual: Natural) -> dict[int, dict[str, float]]:
+    """Return cost, coverage, alikeness and score of each class that was searched to the end."""
+    table: dict[int, dict[str, float]] = {}
+    for form, found in hunted.found.items():
+        for i, c in enumerate(found.classes.tolist()):
+            stray, cost = float(usual.stray[c]), float(found.cost[i])
+            row = table.setdefault(int(c), {"score": 0.0, "stray": round(stray, 5)})
+            row[f"cost_{form}"] = round(cost, 5)
+            score = score_of({form: cost}, stray)
+            if score > row["score"]:
+                row["score"] = round(score, 5)
+                row["coverage"] = round(float(found.coverage[i]), 5)
+                row["alikeness"] = round(float(found.alikeness[i]), 5)
+    return table
+
+
+def _drowned(table: dict[int, dict[str, float]], hunted: Hunt) -> tuple[int, ...]:
+    """Return classes of cheap triggers that are not suspect because of strays."""
+    return tuple(
+        c
+        for c, row in sorted(table.items())
+        if row["score"] < SUSPECT
+        and score_of({form: row[f"cost_{form}"] for form in hunted.found}, 0.0) >= SUSPECT
+    )
+
+
 def _suspect(
     table: dict[int, dict[str, float]], hunted: Hunt, canvas: Canvas
 ) -> tuple[int | None, list[Trigger]]:
@@ -266,23 +290,25 @@ def _looked(seen: Looks, c: int) -> dict[str, object]:
 def _signs(table: dict[int, dict[str, float]], suspect: int | None) -> list[dict[str, str]]:
     if suspect is None:
         return []
-    row, rest = table[suspect], [r for c, r in table.items() if c != suspect]
-    signs = {
-        "alikeness": f"the trigger moves early layers {row['alikeness']:.0%} of the way to class "
-        f"{suspect}; natural features of a class go further",
-        "stray": f"patches of junk lead {row['stray']:.0%} of images to class {suspect}; where "
-        "they lead most images to one class, its small triggers are natural",
-    }
-    if rest and "agreement" in row:
-        usual = median(r["agreement"] for r in rest)
-        signs["agreement"] = (
-            "searches that began apart agree on the trigger by "
-            f"{row['agreement']:.2f}, on those of other classes by {usual:.2f} in the median "
-            "(1: the very same); a large planted trigger is found again, natural ones seldom are"
-        )
-    if rest:
-        signs["runner-up"] = f"the next class has a score of {max(r['score'] for r in rest):.2f}"
-    return [{"name": name, "text": text} for name, text in signs.items()]
+    row = table[suspect]
+    rest = sorted((r["score"] for c, r in table.items() if c != suspect), reverse=True)
+    return [
+        {
+            "name": "alikeness",
+            "text": f"the trigger moves early layers {row['alikeness']:.0%} of the way to class "
+            f"{suspect}; natural features of a class go further",
+        },
+        {
+            "name": "stray",
+            "text": f"patches of junk lead {row['stray']:.0%} of images to class {suspect}; where "
+            "they lead most images to one class, its small triggers are natural",
+        },
+        *(
+            [{"name": "runner-up", "text": f"the next class has a score of {rest[0]:.2f}"}]
+            if rest
+            else []
+        ),
+    ]
 
 
 def _power(searched: int, held: int, *, real: bool) -> str:

@@ -88,11 +88,6 @@ class Canvas:
         rows = [made.logits(part).argmax(1) for part in torch.split(made.pixels, CHUNK)]
         return replace(made, labels=torch.cat(rows))
 
-    @property
-    def grey(self) -> torch.Tensor:
-        """The mean pixel of all images, (C, 1, 1)."""
-        return self.pixels.mean((0, 2, 3))[:, None, None]
-
     def take(self, part: slice) -> Canvas:
         """Return the canvas with a part of its images."""
         return replace(self, pixels=self.pixels[part], labels=self.labels[part])

@@ -1,8 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The schedule of a search: which classes get how many steps, within a budget, resumable.
 
-Few classes are searched all at once, with one form of masks after the other, some of them from
-two starts: how far these come to the same trigger tells something. Many are screened
+Few classes are searched all at once, with one form of masks after the other. Many are screened
 first: each round halves them and doubles the images that a class gets, so that a round costs the
 same however many there are; the last ones and a few controls get the full search.
 """
@@ -21,28 +20,17 @@ import torch
 
 from lancet_onnx.errors import DataError
 from lancet_onnx.model.files import save
-from lancet_onnx.pairs.agreement import agreement
 from lancet_onnx.pairs.canvas import Canvas
 from lancet_onnx.pairs.masks import BLOB, FREE, WINDOW, Form
 from lancet_onnx.pairs.natural import Natural
-from lancet_onnx.pairs.reconstruct import Found, cheapest, reconstruct
-from lancet_onnx.runtime.executor import Params
+from lancet_onnx.pairs.reconstruct import Found, reconstruct
 from lancet_onnx.samples.reading import NPZ_ERRORS
 from lancet_onnx.types import Progress, no_progress
 
+FORMS = (FREE, BLOB, WINDOW)
 
-@dataclass(frozen=True, slots=True)
-class Effort:
-    """How long a form of masks is searched, and from how many starts."""
-
-    form: Form
-    steps: int
-    starts: int
-
-
-EFFORTS = (Effort(FREE, 160, 2), Effort(BLOB, 160, 2), Effort(WINDOW, 80, 1))
-BATCH = 24
 MANY, CONTROLS = 16, 4
+STEPS, BATCH = 80, 24
 _ROUND_STEPS, _ROUND_BATCH, _ROUND_IMAGES = 20, 12, 40_000
 _AT_ONCE, _MEMORY = 512, 2**31
 """Images that run at once: so many, and only as many as fit in this many bytes."""
@@ -56,15 +44,12 @@ class Hunt:
 
     Attributes:
         found: for each form, the cheapest trigger of each class that got the full search.
-        agreement: for each of these classes, how far free masks and blobs come to the same trigger,
-            -1 to 1; see `pairs.agreement`. Empty where the budget ended before.
         screened: classes that were only screened.
         missing: classes that the budget did not reach.
         resumed: how many parts came from the state file.
     """
 
     found: dict[str, Found]
-    agreement: dict[int, float]
     screened: tuple[int, ...]
     missing: tuple[int, ...]
     resumed: int
@@ -147,22 +132,11 @@ def hunt(
     deadline: Deadline,
     seed: int,
     progress: Progress = no_progress,
-    params: Params | None = None,
 ) -> Hunt:
-    """Search `classes`; where there are many, those that come first in `order` survive ties.
-
-    `params` replace leaves, as those of a repaired model.
-    """
+    """Search `classes`; where there are many, those that come first in `order` survive ties."""
     resumed = 0
     rounds = list(_rounds(len(classes)))
-    # The first start of every form comes first, so that a small budget has seen them all.
-    full = [
-        (start, effort)
-        for start in range(max(effort.starts for effort in EFFORTS))
-        for effort in EFFORTS
-        if start < effort.starts
-    ]
-    units = len(rounds) + len(full)
+    units = len(rounds) + len(FORMS)
     left = [c for c in order if c in set(classes)]
     screened: list[int] = []
     controls: list[int] = []
@@ -188,7 +162,6 @@ def hunt(
             form,
             seed + number,
             deadline,
-            params,
             lambda share: progress("searching triggers", (number + share) / units),
         )
         if made is not None:
@@ -198,27 +171,19 @@ def hunt(
     for number, (keep, batch) in enumerate(rounds):
         made = part("screen", number, left, _ROUND_STEPS, batch, FREE)
         if made is None:
-            return Hunt({}, {}, tuple(sorted(screened)), tuple(left), resumed)
+            return Hunt({}, tuple(sorted(screened)), tuple(left), resumed)
         ranked = [int(made.classes[i]) for i in made.cost.argsort(stable=True)]
         screened += [c for c in ranked[keep:] if c not in controls]
         left = [c for c in ranked if c in set(ranked[:keep]) | set(controls)]
-    starts: dict[str, list[Found]] = {}
-    done = 0
-    for number, (start, effort) in enumerate(full, len(rounds)):
-        name = f"{effort.form.name}{start}"
-        made = part(name, number, sorted(left), effort.steps, BATCH, effort.form)
+    found: dict[str, Found] = {}
+    for number, form in enumerate(FORMS, len(rounds)):
+        made = part(form.name, number, sorted(left), STEPS, BATCH, form)
         if made is None:
             break
-        starts.setdefault(effort.form.name, []).append(made)
-        done += 1
+        found[form.name] = made
     progress("searching triggers", 1.0)
-    whole = done == len(full)
     return Hunt(
-        {form: cheapest(made) for form, made in starts.items()},
-        agreement(starts[FREE.name], starts[BLOB.name], canvas.grey) if whole else {},
-        tuple(sorted(screened)),
-        () if whole else tuple(left),
-        resumed,
+        found, tuple(sorted(screened)), () if len(found) == len(FORMS) else tuple(left), resumed
     )
 
 
@@ -241,7 +206,6 @@ def _in_groups(
     form: Form,
     seed: int,
     deadline: Deadline,
-    params: Params | None,
     tick: Callable[[float], None],
 ) -> Found | None:
     """Search groups of classes that fit into memory, one after the other; None if time is up."""
@@ -264,7 +228,6 @@ def _in_groups(
             batch=batch,
             form=form,
             seed=seed + 1000 * number,
-            params=params,
             stop=stop,
         )
         if made is None:

@@ -146,14 +146,3 @@ def reconstruct(
     pictures[0][lost], pictures[1][lost] = shown.detach()[lost], colour.detach()[lost]
     kept[0][lost], kept[1][lost] = 1.0, likes[lost]
     return Found(targets, torch.where(lost, 3.0 - works, best), kept[0], kept[1], *pictures)
-
-
-def cheapest(starts: Sequence[Found]) -> Found:
-    """Return for each class the cheapest of the triggers that several searches of it found."""
-    best = torch.stack([found.cost for found in starts]).argmin(0)
-    at = torch.arange(len(best), device=best.device)
-    columns = [
-        torch.stack([getattr(found, name) for found in starts])[best, at]
-        for name in Found.__dataclass_fields__
-    ]
-    return Found(*columns)

@@ -15,7 +15,6 @@ COLUMNS = {
     "coverage": "covers",
     "alikeness": "alikeness",
     "stray": "junk leads there",
-    "agreement": "searches agree",
 }
 """What may be known of a class besides its score, with the headings."""
 
@@ -38,7 +37,6 @@ class ClassBar:
     alikeness: float | None
     success: float | None
     stray: float | None
-    agreement: float | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,7 +127,6 @@ def _bar(
         _number(row.get("alikeness")),
         _number(row.get("success")),
         _number(row.get("stray")),
-        _number(row.get("agreement")),
     )
 
 

@@ -17,17 +17,13 @@ from lancet_onnx.verify.policy import (
     judge_repair,
 )
 
-BOUNDS = {"free": 0.058, "blob": 0.075, "window": 0.167}
+BOUNDS = {"free": 0.065, "blob": 0.095, "window": 0.235}
 """A class is suspect when a trigger of that form costs no more (`pairs.reconstruct`)."""
-
-AGREES, WEIGHT = 0.1, 5.0
-"""Searches that agree on a class's trigger by so much more than on those of other classes
-(`pairs.agreement`) raise its score, by e to this power for each unit above it."""
 
 SUSPECT, CLOSE = 1.0, 0.8
 """A score from which on a class is suspect, and from which on it cannot be called clean."""
 
-OVER_OTHERS = 2.5
+OVER_OTHERS = 2.0
 """A suspect's trigger must be so many times as cheap as those of the other classes (median)."""
 
 HELD = 0.7
@@ -70,25 +66,13 @@ class Searched:
     drowned: tuple[int, ...]
 
 
-def score_of(costs: Mapping[str, float], stray: float, ahead: float = 0.0) -> float:
-    """Return how suspect a class is; 1 is the threshold.
+def score_of(costs: Mapping[str, float], stray: float) -> float:
+    """Return how suspect a class is by the cost of its triggers, by form; 1 is the threshold.
 
-    Args:
-        costs: of its triggers, by form.
-        stray: share of images that patches of junk lead to it; such a class is cheap by nature.
-        ahead: how far searches agree on its trigger, beyond what is usual (`ahead_of`).
+    A class that patches of junk lead to as well (`stray`, a share of images) is cheap by nature.
     """
     cheap = max(BOUNDS[form] / max(cost, 1e-6) for form, cost in costs.items())
-    told = math.exp(WEIGHT * max(0.0, ahead - AGREES))
-    return cheap * math.sqrt(1 - min(stray, 1.0)) * told
-
-
-def ahead_of(agreement: Mapping[int, float]) -> dict[int, float]:
-    """Return for each class how far searches agree on it beyond the other classes' median."""
-    return {
-        c: own - median(rest) if (rest := [a for d, a in agreement.items() if d != c]) else 0.0
-        for c, own in agreement.items()
-    }
+    return cheap * math.sqrt(1 - min(stray, 1.0))
 
 
 def compared(score: float, others: Sequence[float]) -> float:

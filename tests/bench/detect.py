@@ -34,7 +34,7 @@ from lancet_onnx.api.subject import Prepared, Subject, prepare, read_trigger_for
 from lancet_onnx.errors import LancetError
 from lancet_onnx.report import Report
 from lancet_onnx.samples import Split
-from lancet_onnx.verify.searching import SUSPECT, ahead_of, compared, score_of
+from lancet_onnx.verify.searching import SUSPECT, compared, score_of
 from tests.bench.compare_runs import Case, case_options, read_cases
 from tests.bench.compare_table import Line, read_lines
 from tests.bench.detect_baselines import DETECTORS, STEPS
@@ -137,7 +137,6 @@ def figures_of(report: Report, seconds: float) -> Line:
             for found in search["classes"]
         ],
         "strays": [found["stray"] for found in search["classes"]],
-        "agreements": [found["agreement"] for found in search["classes"] if "agreement" in found],
         "searched": [found["class"] for found in search["classes"]],
         "image_forwards": search["image_forwards"],
         "seconds": round(seconds, 2),
@@ -205,10 +204,8 @@ def judged_anew(line: Line) -> Line:
     """
     if line["method"] != TOOL or "error" in line or not line.get("costs"):
         return line
-    ahead = ahead_of(dict(enumerate(line.get("agreements", []))))
     scores = [
-        score_of(costs, stray, ahead.get(c, 0.0))
-        for c, (costs, stray) in enumerate(zip(line["costs"], line["strays"], strict=True))
+        score_of(costs, stray) for costs, stray in zip(line["costs"], line["strays"], strict=True)
     ]
     first = max(range(len(scores)), key=scores.__getitem__)
     score = compared(scores[first], scores[:first] + scores[first + 1 :])

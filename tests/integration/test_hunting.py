@@ -21,11 +21,10 @@ from tiny import SIDE, pictures, planted_file
 from lancet_onnx import DataOptions, RepairOptions, TriggerOptions, scan, verify
 from lancet_onnx.api.blind import repair_blind
 from lancet_onnx.api.options import SearchOptions, SuspectOptions
-from lancet_onnx.api.scoring import drowned_of
 from lancet_onnx.errors import DataError, OutputError, UsageError
-from lancet_onnx.pairs.hunt import Effort, Hunt
-from lancet_onnx.pairs.masks import BLOB, FREE, WINDOW
+from lancet_onnx.pairs.hunt import Hunt
 from lancet_onnx.pairs.union import KINDS
+from lancet_onnx.repair import TuneSettings
 from lancet_onnx.report import Report
 from lancet_onnx.trigger import read_trigger
 from lancet_onnx.verify.searching import BOUNDS, SUSPECT, score_of
@@ -40,9 +39,9 @@ CLASSES, TARGET = 4, 2
 @pytest.fixture(scope="module", autouse=True)
 def _short() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
-        efforts = (Effort(FREE, 60, 2), Effort(BLOB, 60, 2), Effort(WINDOW, 60, 1))
-        patch.setattr("lancet_onnx.pairs.hunt.EFFORTS", efforts)
-        patch.setattr("lancet_onnx.pairs.hunt.BATCH", 12)
+        for name in ("lancet_onnx.pairs.hunt", "lancet_onnx.api.blind"):
+            patch.setattr(f"{name}.STEPS", 60)
+            patch.setattr(f"{name}.BATCH", 12)
         patch.setattr("lancet_onnx.pairs.union.STEPS", 50)
         patch.setattr("lancet_onnx.pairs.union.BATCH", 12)
         yield
@@ -212,7 +211,7 @@ def test_a_finished_scan_is_read_from_its_state(tmp_path: Path, target: int | No
     state = tmp_path / "state.npz"
     first, again = (search(model, data, state=state) for _ in range(2))
     assert first.verdict == again.verdict == ("clean" if target is None else "backdoored")
-    assert (body(first)["search"]["resumed"], body(again)["search"]["resumed"]) == (0, 5)
+    assert (body(first)["search"]["resumed"], body(again)["search"]["resumed"]) == (0, 3)
     assert body(again)["search"]["image_forwards"] < body(first)["search"]["image_forwards"] / 5
     same = ("score", "suspect", "classes", "signs")
     assert all(body(first)["search"][key] == body(again)["search"][key] for key in same)
@@ -315,6 +314,10 @@ def repaired(found: Scanned, fixtures, tmp_path_factory) -> Repaired:
     output = tmp_path_factory.mktemp("blind") / "fixed.onnx"
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("lancet_onnx.api.blind.STARTS", 2)
+        patch.setattr(
+            "lancet_onnx.api.blind.TUNING",
+            TuneSettings(warm=(1.0,), ladder=(0.2, 0.1), steps=40),
+        )
         report = repair_blind(
             fixtures.model(SQUARE),
             SuspectOptions(fixtures.target(SQUARE), found.triggers),
@@ -530,13 +533,14 @@ def test_what_cost_too_much_once_is_not_tried_again(
 
 
 @pytest.mark.parametrize(
-    ("stray", "expected"), [(0.0, ()), (0.18, ()), (0.25, (3,)), (0.9, (3,)), (1.0, (3,))]
+    ("stray", "expected"), [(0.0, ()), (0.19, ()), (0.25, (3,)), (0.9, (3,)), (1.0, (3,))]
 )
 def test_a_class_that_is_suspect_but_for_junk_is_named(stray: float, expected: tuple[int, ...]):
+    module = importlib.import_module("lancet_onnx.api.hunting")
     cost = BOUNDS["free"] * 0.9
     rows = {
         c: {"cost_free": each, "score": score_of({"free": each}, share), "stray": share}
         for c, each, share in ((1, 1.0, stray), (3, cost, stray))
     }
-    hunted = Hunt({"free": None}, {}, (), (), 0)
-    assert drowned_of(rows, hunted) == expected
+    hunted = Hunt({"free": None}, (), (), 0)
+    assert module._drowned(rows, hunted) == expected

@@ -3,7 +3,6 @@
 
 import importlib
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 
@@ -22,16 +21,12 @@ module: ModuleType = importlib.import_module("lancet_onnx.pairs.hunt")
 Deadline, Hunt, State, hunt = module.Deadline, module.Hunt, module.State, module.hunt
 
 FEW, MANY, TARGET = 4, 20, 3
-STARTS = 5
-"""Searches of each class: two of free masks, two of blobs, one of windows."""
-
 ME = {"model": "this one", "seed": 0}
 
 
 @pytest.fixture(autouse=True)
 def _short(monkeypatch: pytest.MonkeyPatch) -> None:
-    efforts = tuple(replace(effort, steps=40) for effort in module.EFFORTS)
-    monkeypatch.setattr(module, "EFFORTS", efforts)
+    monkeypatch.setattr(module, "STEPS", 40)
     monkeypatch.setattr(module, "BATCH", 12)
 
 
@@ -59,8 +54,7 @@ def run(at: tuple[Canvas, Natural], state=None, *, order=None, seconds=None, see
 
 
 def same(one, other) -> bool:
-    same_keys = one.found.keys() == other.found.keys() and one.agreement == other.agreement
-    return same_keys and all(
+    return one.found.keys() == other.found.keys() and all(
         torch.equal(getattr(one.found[form], name), getattr(other.found[form], name))
         for form in one.found
         for name in module._FIELDS
@@ -87,7 +81,7 @@ def test_few_classes_are_not_screened(count: int):
 
 
 def test_every_form_has_a_bound():
-    assert [effort.form.name for effort in module.EFFORTS] == list(BOUNDS)
+    assert [form.name for form in module.FORMS] == list(BOUNDS)
 
 
 @pytest.mark.parametrize(
@@ -118,8 +112,7 @@ def screening(count: int) -> list[int]:
 
 
 def full(count: int) -> int:
-    each = sum(effort.steps * effort.starts for effort in module.EFFORTS)
-    return count * each * module.BATCH
+    return count * module.STEPS * module.BATCH * len(module.FORMS)
 
 
 def test_screening_grows_far_slower_than_the_classes(monkeypatch: pytest.MonkeyPatch):
@@ -134,41 +127,12 @@ def test_screening_grows_far_slower_than_the_classes(monkeypatch: pytest.MonkeyP
 
 def test_few_classes_are_all_searched_in_every_form(few, calls):
     found = run(few)
-    assert calls == [(FEW, 12)] * STARTS
+    assert calls == [(FEW, 12)] * 3
     assert list(found.found) == ["free", "blob", "window"]
     for form in found.found.values():
         assert form.classes.tolist() == list(range(FEW))
         assert int(form.cost.argmin()) == TARGET
     assert (found.screened, found.missing, found.resumed) == ((), (), 0)
-    assert list(found.agreement) == list(range(FEW))
-
-
-def test_every_form_is_searched_once_before_any_is_searched_again(few, monkeypatch):
-    names: list[str] = []
-    state = State(None, ME)
-    put = state.put
-    monkeypatch.setattr(state, "put", lambda name, found: (names.append(name), put(name, found)))
-    run(few, state)
-    assert [name.partition(":")[0] for name in names] == [
-        "free0",
-        "blob0",
-        "window0",
-        "free1",
-        "blob1",
-    ]
-
-
-def test_the_cheapest_of_the_starts_is_kept(few, monkeypatch):
-    state = State(None, ME)
-    found = run(few, state).found["free"]
-    first, second = (state.parts[f"free{start}:0,1,2,3"] for start in (0, 1))
-    cheaper = np.where(
-        (first["cost"] <= second["cost"])[:, None, None, None],
-        *(part["mask"] for part in (first, second)),
-    )
-    np.testing.assert_array_equal(found.cost, np.minimum(first["cost"], second["cost"]))
-    np.testing.assert_array_equal(found.mask, cheaper)
-    assert (first["cost"] != second["cost"]).any()
 
 
 def test_many_classes_are_screened_and_the_planted_one_stays(many, calls):
@@ -179,7 +143,7 @@ def test_many_classes_are_screened_and_the_planted_one_stays(many, calls):
     assert sorted([*last, *found.screened]) == list(range(MANY))
     assert found.found["blob"].classes.tolist() == last
     assert calls[0] == (MANY, module._ROUND_BATCH)
-    assert calls[1:] == [(len(last), 12)] * STARTS
+    assert calls[1:] == [(len(last), 12)] * 3
     assert int(found.found["free"].classes[found.found["free"].cost.argmin()]) == TARGET
 
 
@@ -230,7 +194,7 @@ def test_progress_goes_up_to_the_end(many):
 def test_classes_that_do_not_fit_at_once_go_in_groups(few, calls, monkeypatch, memory: int):
     monkeypatch.setattr(module, "_MEMORY", memory)
     found = run(few)
-    assert calls == ([(1, 12)] * FEW * STARTS if memory == 1 else [(FEW, 12)] * STARTS)
+    assert calls == ([(1, 12)] * 12 if memory == 1 else [(FEW, 12)] * 3)
     assert found.found["free"].classes.tolist() == list(range(FEW))
     assert int(found.found["free"].cost.argmin()) == TARGET
 
@@ -251,7 +215,6 @@ def test_time_that_ends_between_two_forms_keeps_the_first(few, monkeypatch):
     monkeypatch.setattr(state, "put", lambda *a: (put(*a), setattr(deadline, "seconds", 0.0)))
     found = hunt(*few, range(FEW), range(FEW), state, deadline, 0)
     assert list(found.found) == ["free"]
-    assert found.agreement == {}
     assert found.missing == tuple(range(FEW))
 
 
@@ -277,7 +240,7 @@ def resumed(at: tuple[Canvas, Natural], path: Path, forbid: Callable[[], None]):
     return first, run(at, State(path, ME))
 
 
-@pytest.mark.parametrize(("at", "parts"), [("few", STARTS), ("many", 1 + STARTS)])
+@pytest.mark.parametrize(("at", "parts"), [("few", 3), ("many", 4)])
 def test_a_finished_search_is_read_from_its_state(
     request, tmp_path: Path, monkeypatch, at: str, parts: int
 ):
@@ -377,7 +340,7 @@ def test_a_state_without_a_column_is_refused_where_it_is_used(few, tmp_path: Pat
     run(few, State(path, ME))
     with np.load(path) as archive:
         content = dict(archive)
-    (name,) = (n for n in content if n.startswith("free0") and n.endswith(":cost"))
+    (name,) = (n for n in content if n.startswith("free") and n.endswith(":cost"))
     if damage == "missing":
         del content[name]
     else:

@@ -4,9 +4,9 @@
 import pytest
 import torch
 
+from lancet_onnx.pairs.hunt import FORMS
 from lancet_onnx.pairs.masks import BLOB, FREE, WINDOW, Form, begin, opacity
 
-FORMS = (FREE, BLOB, WINDOW)
 CPU = torch.device("cpu")
 
 

@@ -9,15 +9,15 @@ import torch
 from tiny import CORNER, flat, pictures, planted
 
 from lancet_onnx.pairs.canvas import Canvas
-from lancet_onnx.pairs.masks import BLOB, FREE, WINDOW, Form
+from lancet_onnx.pairs.hunt import FORMS
+from lancet_onnx.pairs.masks import Form
 from lancet_onnx.pairs.natural import natural
-from lancet_onnx.pairs.reconstruct import HOLDS, Found, cheapest, reconstruct
+from lancet_onnx.pairs.reconstruct import HOLDS, Found, reconstruct
 from lancet_onnx.runtime.layers import find_layers
 from lancet_onnx.samples import PRESETS, Samples
 from lancet_onnx.verify.searching import BOUNDS, SUSPECT, score_of
 
 CLASSES, TARGET = 4, 2
-FORMS = (FREE, BLOB, WINDOW)
 UNIT = PRESETS["unit"]
 
 
@@ -166,16 +166,3 @@ def test_images_of_one_class_only_break_nothing(tmp_path: Path):
     assert not usual.way[0].any()
     found = search(canvas, steps=10)
     assert torch.isfinite(found.cost).all()
-
-
-def test_the_cheapest_start_is_taken_for_each_class(tmp_path: Path):
-    canvas = canvas_of(tmp_path)
-    starts = [search(canvas, steps=30, seed=seed) for seed in (0, 1, 2)]
-    best = cheapest(starts)
-    assert best.classes.tolist() == list(range(CLASSES))
-    for c in range(CLASSES):
-        (taken, *_) = (s for s in starts if torch.equal(s.mask[c], best.mask[c]))
-        assert float(best.cost[c]) == min(float(s.cost[c]) for s in starts) == float(taken.cost[c])
-        for name in Found.__dataclass_fields__:
-            assert torch.equal(getattr(best, name)[c], getattr(taken, name)[c])
-    assert len({float(s.cost[TARGET]) for s in starts}) > 1

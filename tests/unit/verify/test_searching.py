@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a search for unknown triggers says, at its borders; nothing found is seldom good news."""
 
-import math
 from dataclasses import replace
 
 import pytest
@@ -9,7 +8,6 @@ import pytest
 from lancet_onnx.verify.metrics import Rate
 from lancet_onnx.verify.policy import FEWEST_IMAGES
 from lancet_onnx.verify.searching import (
-    AGREES,
     BLIND_LEFT,
     BOUNDS,
     CLOSE,
@@ -20,9 +18,7 @@ from lancet_onnx.verify.searching import (
     OVER_OTHERS,
     POWERFUL,
     SUSPECT,
-    WEIGHT,
     Searched,
-    ahead_of,
     compared,
     judge_blind,
     judge_search,
@@ -144,21 +140,6 @@ def test_what_junk_leads_to_as_well_is_less_suspect():
     assert score_of(at, 0.75) == pytest.approx(1.0)
     assert score_of(at, 1.0) == 0.0
     assert score_of(at, 1.0 + 1e-6) == 0.0
-
-
-def test_agreement_beyond_the_usual_raises_a_score():
-    at = {"blob": BOUNDS["blob"]}
-    assert score_of(at, 0.0, AGREES) == score_of(at, 0.0, -1.0) == 1.0
-    assert score_of(at, 0.0, AGREES + 1 / WEIGHT) == pytest.approx(math.e)
-    assert score_of(at, 0.75, AGREES + 1 / WEIGHT) == pytest.approx(math.e / 2)
-
-
-def test_agreement_is_compared_with_that_on_other_classes():
-    assert ahead_of({}) == {}
-    assert ahead_of({5: 0.9}) == {5: 0.0}
-    assert ahead_of({1: 0.9, 2: 0.5, 3: 0.1, 4: 0.4}) == pytest.approx(
-        {1: 0.5, 2: 0.1, 3: -0.4, 4: -0.1}
-    )
 
 
 def test_a_cheap_trigger_that_junk_matches_clears_nothing():
