@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a repair must learn from to silence a trigger that it never saw: kinds, starts and push.
+"""What a repair must learn from to silence a trigger that it never saw, and how.
 
     python tests/bench/transfer.py --cases DIR [DIR ...] [--only NAME ...] [--half tune|report]
 
@@ -11,7 +11,6 @@ narrowest edit is taken. Prints points over the base rate and lost accuracy, mea
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -24,7 +23,8 @@ from lancet_onnx.api.blind import PUSHES, TUNING
 from lancet_onnx.api.subject import Prepared, Subject, prepare, read_trigger_for
 from lancet_onnx.pairs.canvas import Canvas
 from lancet_onnx.pairs.natural import natural
-from lancet_onnx.pairs.union import KINDS, LOUD, Kind, Stamp, stamped_pairs, union
+from lancet_onnx.pairs.union import KINDS, LESSONS, Kind, Stamp, stamped_pairs, union
+from lancet_onnx.repair.training import TuneSettings
 from lancet_onnx.repair.tune import offer_of, tune
 from lancet_onnx.runtime.executor import Params
 from lancet_onnx.samples import Samples, Split
@@ -34,25 +34,30 @@ from tests.bench.compare_table import markdown
 from tests.bench.detect import SEED, find_cases
 
 STARTS, IMAGES = 2, 2000
-HARD, GENTLE = PUSHES
+HARD, GENTLE = (replace(TUNING, push=push) for push in PUSHES)
+NARROW = replace(HARD, ladder=(*HARD.ladder, 0.03))
+CAREFUL = replace(HARD, clean=100.0)
 
 
 @dataclass(frozen=True)
 class Variant:
-    """What is learnt: which kinds of reconstructions, and how hard the class is pushed."""
+    """What is learnt, and how: which kinds of reconstructions."""
 
     name: str
-    wanted: Callable[[Kind], bool]
-    push: float
+    kinds: tuple[Kind, ...]
+    settings: TuneSettings
 
 
+CHEAP = KINDS[:1]
 VARIANTS = (
-    Variant("cheap ones only", lambda kind: kind.name == "cheap", GENTLE),
-    Variant("cheap and strong", lambda kind: kind.asked < LOUD, GENTLE),
-    Variant("all kinds", lambda _: True, GENTLE),
-    Variant("cheap ones only, pushed hard", lambda kind: kind.name == "cheap", HARD),
-    Variant("cheap and strong, pushed hard", lambda kind: kind.asked < LOUD, HARD),
-    Variant("all kinds, pushed hard", lambda _: True, HARD),
+    Variant("cheap ones only", CHEAP, GENTLE),
+    Variant("cheap and strong", LESSONS, GENTLE),
+    Variant("loud ones too", KINDS, GENTLE),
+    Variant("cheap ones only, pushed hard", CHEAP, HARD),
+    Variant("**cheap and strong, pushed hard**", LESSONS, HARD),
+    Variant("loud ones too, pushed hard", KINDS, HARD),
+    Variant("cheap and strong, pushed hard, 3 % of the weights", LESSONS, NARROW),
+    Variant("cheap and strong, pushed hard, clean images weigh 100", LESSONS, CAREFUL),
 )
 
 
@@ -70,9 +75,9 @@ def measured(case: Case) -> list[tuple[float, float]]:
     before = labelled(subject, prepared, case, unseen, None)
     rows = []
     for variant in VARIANTS:
-        names = {kind.name for kind in KINDS if variant.wanted(kind)}
+        names = {kind.name for kind in variant.kinds}
         lessons = [stamp for stamp in stamps if stamp.kind in names]
-        params = tuned(subject, canvas, lessons, target, split.tool.labels, variant.push)
+        params = tuned(subject, canvas, lessons, target, split.tool.labels, variant.settings)
         after = labelled(subject, prepared, case, unseen, params)
         rows.append(compared(before, after, unseen.labels, target))
     return rows
@@ -84,11 +89,10 @@ def tuned(
     lessons: list[Stamp],
     target: int,
     true: Ints | None,
-    push: float,
+    settings: TuneSettings,
 ) -> Params:
     """Return the weights of the narrowest edit."""
     pairs = stamped_pairs(canvas, lessons, target, true, 2, SEED + 2)
-    settings = replace(TUNING, push=push)
     *_, last = tune(subject.classifier, pairs, settings, SEED)
     return offer_of(subject.classifier, last).params
 
