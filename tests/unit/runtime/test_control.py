@@ -76,6 +76,7 @@ def test_each_image_of_a_fixed_batch_takes_its_own_branch(tmp_path: Path):
     classifier = Classifier(open_bytes(tmp_path, data).graph)
     x = np.abs(RNG.normal(size=(9, 3))).astype(np.float32)
     x[::2] *= -1
+    assert len({bool(s > 0) for s in x.sum(1)}) == 2
     parity = compare(classifier, OrtModel(data, classifier.signature.input, "cpu"), x)
     assert parity.largest < 1e-6
     assert [entry.param for entry in unreached(classifier, torch.from_numpy(x))] == ["zero"]
