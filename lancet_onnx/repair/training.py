@@ -11,20 +11,17 @@ be lessons as well: mixtures of two pairs, shifted companions.
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch.nn import functional
 
+from lancet_onnx.repair.moving import BETA1, BETA2, Moving, Tensors
 from lancet_onnx.runtime.classifier import Classifier
-from lancet_onnx.runtime.layers import find_layers
 from lancet_onnx.runtime.leads import lead
 from lancet_onnx.samples import Pairs
 from lancet_onnx.types import ParamName
-
-Tensors = dict[ParamName, torch.Tensor]
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +55,6 @@ class TuneSettings:
         return repr(self).replace(type(self).__name__, "tune", 1)
 
 
-_BETA1, _BETA2, _EPSILON = 0.9, 0.99, 1e-8
 MARGIN = 1.0
 """The wrong label is pushed this far under the others, in units of the logits."""
 
@@ -71,14 +67,14 @@ _IMAGE_AXES = 4
 _RANKING_BATCHES = 8
 
 TRAINING = (
-    f"training(moments={_BETA1}/{_BETA2}, margin={MARGIN}, dust={DUST}, "
+    f"training(moments={BETA1}/{BETA2}, margin={MARGIN}, dust={DUST}, "
     f"ranking={_RANKING_BATCHES} batches)"
 )
 """Names how weights are ranked and learn, with all parameters."""
 
 
 class Trainer:
-    """Adam on masked weights of all layers, each layer in steps of its own size."""
+    """Lessons, their loss, and the weights that learn from them."""
 
     def __init__(
         self, classifier: Classifier, lessons: Pairs, settings: TuneSettings, seed: int
@@ -87,53 +83,31 @@ class Trainer:
         self.bad, self.good = classifier.tensor(lessons.bad), classifier.tensor(lessons.good)
         self.wrong = torch.from_numpy(lessons.wrong).to(self.good.device)
         self.before = classifier.logits(self.good)
-        leaves = classifier.module.leaves
-        self.leaves = {layer.param: leaves[layer.param] for layer in find_layers(classifier)}
-        self.unit = {name: leaf.square().mean().sqrt() for name, leaf in self.leaves.items()}
-        self.deltas, self.first, self.second = (self._zeros() for _ in range(3))
-        self.taken = 0
+        self.moving = Moving(classifier)
         self.draw = torch.Generator().manual_seed(seed)
         self.batches = self._batches()
-        self.axes = _height_and_width(self.good.shape)
+        self.axes = height_and_width(self.good.shape)
 
     def promise(self) -> Tensors:
         """Return |gradient * weight| of the triggered images' loss: what a change could do."""
-        total = self._zeros()
+        leaves = self.moving.leaves
+        total = self.moving.zeros()
         for _, part in zip(range(_RANKING_BATCHES), self.batches, strict=False):
-            params = self._params(self.leaves)
+            params = self.moving.params(leaves)
             scores = self._run(self.bad[part], params)
             loss = self._triggered(scores, self.before[part], self.wrong[part])
             for name, gradient in self._gradients(loss, params, len(part)).items():
                 total[name] += gradient
-        return {name: (total[name] * leaf).abs() for name, leaf in self.leaves.items()}
-
-    def worth(self) -> Tensors:
-        """Return |delta| * root mean square gradient: what a change has done."""
-        return {name: d.abs() * self.second[name].sqrt() for name, d in self.deltas.items()}
+        return {name: (total[name] * leaf).abs() for name, leaf in leaves.items()}
 
     def train(self, kept: Mapping[ParamName, torch.Tensor], rate: float, *, settle: bool) -> None:
-        """Take a round of steps on the weights in `kept`; all others go back to what they were.
+        """Take a round of steps on the weights in `kept`."""
 
-        With `settle` the steps shrink to nothing, so that the end of the round is a result.
-        """
-        for name, mask in kept.items():
-            self.deltas[name] *= mask
-            self.first[name] *= mask
-        live = [name for name, mask in kept.items() if bool(mask.any())]
-        steps = self.settings.steps if live else 0
-        for step in range(steps):
+        def gradients(params: Tensors) -> Tensors:
             part = next(self.batches)
-            params = self._params(live)
-            gradients = self._gradients(self.loss(part, params), params, 2 * len(part))
-            self.taken += 1
-            size = rate * (0.5 + 0.5 * math.cos(math.pi * step / steps) if settle else 1.0)
-            for name, gradient in gradients.items():
-                m, v = self.first[name], self.second[name]
-                m.mul_(_BETA1).add_(gradient, alpha=1 - _BETA1)
-                v.mul_(_BETA2).addcmul_(gradient, gradient, value=1 - _BETA2)
-                spread = (v / (1 - _BETA2**self.taken)).sqrt() + _EPSILON
-                move = m / (1 - _BETA1**self.taken) / spread
-                self.deltas[name] -= size * self.unit[name] * move * kept[name]
+            return self._gradients(self.loss(part, params), params, 2 * len(part))
+
+        self.moving.round(kept, self.settings.steps, rate, gradients, settle=settle)
 
     def loss(self, part: torch.Tensor, params: Tensors) -> torch.Tensor:
         """Return the loss of the pairs at the positions `part`, with `params` for the weights."""
@@ -202,12 +176,6 @@ class Trainer:
         )
         return dict(zip(params, found, strict=True))
 
-    def _params(self, names: Iterable[ParamName]) -> Tensors:
-        return {name: (self.leaves[name] + self.deltas[name]).requires_grad_() for name in names}
-
-    def _zeros(self) -> Tensors:
-        return {name: torch.zeros_like(leaf) for name, leaf in self.leaves.items()}
-
     def _batches(self) -> Iterator[torch.Tensor]:
         """Yield shuffled positions for ever, a batch at a time."""
         count = len(self.good)
@@ -217,7 +185,7 @@ class Trainer:
             yield from torch.split(order[: count - count % size], size)
 
 
-def _height_and_width(shape: Sequence[int]) -> tuple[int, ...]:
+def height_and_width(shape: Sequence[int]) -> tuple[int, ...]:
     """Return the two longest axes of images, whatever their layout; none for what is no image."""
     if len(shape) != _IMAGE_AXES:
         return ()

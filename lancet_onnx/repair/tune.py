@@ -15,7 +15,8 @@ from dataclasses import dataclass
 import torch
 
 from lancet_onnx.repair.judging import Judge, Offer
-from lancet_onnx.repair.training import Tensors, Trainer, TuneSettings
+from lancet_onnx.repair.moving import Tensors
+from lancet_onnx.repair.training import Trainer, TuneSettings
 from lancet_onnx.runtime.classifier import Classifier
 from lancet_onnx.runtime.layers import find_layers
 from lancet_onnx.samples import Pairs
@@ -59,14 +60,14 @@ def tune(
     widths = [*settings.warm, *settings.ladder]
     for number, width in enumerate(widths):
         progress("tuning weights", number / len(widths))
-        scores = trainer.worth() if number else trainer.promise()
+        scores = trainer.moving.worth() if number else trainer.promise()
         count = max(1, int(width * weights_of(classifier)))
         warm = number < len(settings.warm)
         rate = settings.rate * (0.001 / width) ** (1 / 3)
         trainer.train(_top(scores, count), rate, settle=not warm)
         if not warm:
-            deltas = {name: delta.clone() for name, delta in trainer.deltas.items()}
-            yield Proposal(width, deltas, trainer.worth())
+            deltas = {name: delta.clone() for name, delta in trainer.moving.deltas.items()}
+            yield Proposal(width, deltas, trainer.moving.worth())
     progress("tuning weights", 1.0)
 
 

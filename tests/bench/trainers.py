@@ -10,7 +10,8 @@ import torch
 from torch.nn import functional
 
 from lancet_onnx.repair.judging import Judged
-from lancet_onnx.repair.training import Tensors, Trainer
+from lancet_onnx.repair.moving import Tensors
+from lancet_onnx.repair.training import Trainer
 from lancet_onnx.types import ParamName
 
 TEMPERATURE = 3.0
@@ -21,8 +22,9 @@ class OneRate(Trainer):
 
     def __init__(self, *arguments: Any) -> None:
         super().__init__(*arguments)
-        leaves = torch.cat([leaf.reshape(-1) for leaf in self.leaves.values()])
-        self.unit = dict.fromkeys(self.unit, leaves.square().mean().sqrt())
+        moving = self.moving
+        leaves = torch.cat([leaf.reshape(-1) for leaf in moving.leaves.values()])
+        moving.unit = dict.fromkeys(moving.unit, leaves.square().mean().sqrt())
 
 
 class HardAnswers(Trainer):
@@ -52,16 +54,16 @@ class Averaged(Trainer):
 
     def train(self, kept: Mapping[ParamName, torch.Tensor], rate: float, *, settle: bool) -> None:
         """Take a round of steps, then the mean of where they led."""
-        self.total, self.seen = self._zeros(), 0
+        self.total, self.seen = self.moving.zeros(), 0
         super().train(kept, rate, settle=settle)
         if settle and self.seen:
-            self.deltas = {name: total / self.seen for name, total in self.total.items()}
+            self.moving.deltas = {name: total / self.seen for name, total in self.total.items()}
 
     def loss(self, part: torch.Tensor, params: Tensors) -> torch.Tensor:
         """Return the loss, and remember the weights if the step is of the second half."""
-        if 2 * (self.taken % self.settings.steps) >= self.settings.steps:
+        if 2 * (self.moving.taken % self.settings.steps) >= self.settings.steps:
             self.seen += 1
-            for name, delta in self.deltas.items():
+            for name, delta in self.moving.deltas.items():
                 self.total[name] += delta
         return super().loss(part, params)
 
