@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -90,6 +91,41 @@ def measure(
     figures["attack_success_correct"] = Rate.of(model.triggered[right] == target)
     figures["recovery"] = Rate.of(model.triggered[right] == labels[right])
     return figures
+
+
+def corrections(model: Ints, original: Ints, true: Ints) -> dict[str, Rate]:
+    """Return what got better and what got worse on clean images of known classes.
+
+    Args:
+        model: (N,) labels that the judged model gives.
+        original: (N,) labels that the unrepaired model gives.
+        true: (N,) true labels.
+
+    Returns:
+        ``agreement``, ``clean_accuracy``, ``repair_rate`` (of images that were wrong, those that
+        are right now) and ``regression_rate`` (of those that were right, those that are wrong now).
+    """
+    was, now = original == true, model == true
+    return {
+        "agreement": Rate.of(model == original),
+        "clean_accuracy": Rate.of(now),
+        "repair_rate": Rate.of(now[~was]),
+        "regression_rate": Rate.of(~now[was]),
+    }
+
+
+def mcnemar(better: int, worse: int) -> float:
+    """Return the two-sided p-value of as many images better and worse, were both as likely.
+
+    The exact binomial form of Q. McNemar's test (1947).
+    """
+    n = better + worse
+    whole = math.lgamma(n + 1) - n * math.log(2)
+    tail = math.fsum(
+        math.exp(whole - math.lgamma(k + 1) - math.lgamma(n - k + 1))
+        for k in range(min(better, worse) + 1)
+    )
+    return min(1.0, 2 * tail)
 
 
 def paired_rise(

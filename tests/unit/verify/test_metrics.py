@@ -6,7 +6,16 @@ import math
 import numpy as np
 import pytest
 
-from lancet_onnx.verify.metrics import Labels, Rate, as_numbers, measure, moves_of, paired_rise
+from lancet_onnx.verify.metrics import (
+    Labels,
+    Rate,
+    as_numbers,
+    corrections,
+    mcnemar,
+    measure,
+    moves_of,
+    paired_rise,
+)
 
 
 @pytest.mark.parametrize(
@@ -163,3 +172,34 @@ def test_paired_rise_covers_the_truth_as_often_as_it_says(n: int, gain: float, l
     assert total == pytest.approx(1)
     # 95 % is promised; counts are whole numbers, so no interval keeps it at every single point.
     assert covered > 0.93
+
+
+def test_what_got_better_and_what_got_worse():
+    after = np.array([0, 0, 1, 2, 2, 9, 3, 3, 9, 0])
+    assert corrections(after, ORIGINAL.clean, TRUE) == {
+        "agreement": Rate(7, 10),
+        "clean_accuracy": Rate(7, 10),
+        "repair_rate": Rate(1, 2),
+        "regression_rate": Rate(2, 8),
+    }
+    assert corrections(TRUE, TRUE, TRUE)["repair_rate"] == Rate(0, 0)
+
+
+@pytest.mark.parametrize(
+    ("better", "worse", "p"),
+    [
+        # R: binom.test(x, n)$p.value
+        (0, 0, 1.0),
+        (5, 5, 1.0),
+        (10, 2, 0.03857),
+        (2, 10, 0.03857),
+        (6, 0, 0.03125),
+        (121, 59, 4.434e-06),
+    ],
+)
+def test_mcnemar_is_exact(better: int, worse: int, p: float):
+    assert mcnemar(better, worse) == pytest.approx(p, rel=2e-3)
+
+
+def test_mcnemar_of_many_images_stays_a_number():
+    assert 0 < mcnemar(30_000, 30_500) < 0.05
