@@ -14,9 +14,12 @@ COLUMNS = {
     "success": "leads there",
     "coverage": "covers",
     "alikeness": "alikeness",
-    "stray": "junk leads there",
+    "stray": "by junk",
+    "anomaly": "anomaly",
 }
-"""What may be known of a class besides its score, with the headings."""
+"""What may be known of a class besides its score, with the headings; shares but for `NUMBERS`."""
+
+NUMBERS = ("alikeness", "anomaly")
 
 _ROOM = 1.05
 
@@ -37,6 +40,7 @@ class ClassBar:
     alikeness: float | None
     success: float | None
     stray: float | None
+    anomaly: float | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,6 +131,7 @@ def _bar(
         _number(row.get("alikeness")),
         _number(row.get("success")),
         _number(row.get("stray")),
+        _number(row.get("anomaly")),
     )
 
 

@@ -23,7 +23,7 @@ from lancet_onnx.api.blind import repair_blind
 from lancet_onnx.api.options import SearchOptions, SuspectOptions
 from lancet_onnx.errors import DataError, OutputError, UsageError
 from lancet_onnx.pairs.hunt import Hunt
-from lancet_onnx.pairs.union import KINDS
+from lancet_onnx.pairs.union import KINDS, LESSONS
 from lancet_onnx.repair import TuneSettings
 from lancet_onnx.report import Report
 from lancet_onnx.trigger import read_trigger
@@ -211,7 +211,7 @@ def test_a_finished_scan_is_read_from_its_state(tmp_path: Path, target: int | No
     state = tmp_path / "state.npz"
     first, again = (search(model, data, state=state) for _ in range(2))
     assert first.verdict == again.verdict == ("clean" if target is None else "backdoored")
-    assert (body(first)["search"]["resumed"], body(again)["search"]["resumed"]) == (0, 3)
+    assert (body(first)["search"]["resumed"], body(again)["search"]["resumed"]) == (0, 4)
     assert body(again)["search"]["image_forwards"] < body(first)["search"]["image_forwards"] / 5
     same = ("score", "suspect", "classes", "signs")
     assert all(body(first)["search"][key] == body(again)["search"][key] for key in same)
@@ -377,6 +377,28 @@ def repair_tiny(
     )
 
 
+def test_loud_triggers_teach_nothing_and_are_told_of(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    module = importlib.import_module("lancet_onnx.api.blind")
+    real, asked = module.union, []
+
+    def heard(*args, kinds=KINDS, **more):
+        asked.append(kinds)
+        return real(*args, kinds=kinds, **more)
+
+    monkeypatch.setattr(module, "union", heard)
+    monkeypatch.setattr(module, "_score", lambda *_, **__: 2 * SUSPECT)
+    monkeypatch.setattr(module, "TUNING", TuneSettings(warm=(1.0,), ladder=(0.2,), steps=5))
+    monkeypatch.setattr("lancet_onnx.pairs.union.STEPS", 5)
+    report = repair_tiny(tmp_path, TARGET, TARGET, keep=True)
+    # What judges, what teaches, and what teaches after the new search.
+    assert asked == [KINDS, LESSONS, LESSONS]
+    assert set(LESSONS) < set(KINDS)
+    told = body(report)["residual_risk"]["strengths"]
+    assert {kind.name for kind in KINDS} == {s["kind"] for s in told}
+
+
 def test_a_forced_suspect_of_a_clean_model_is_left_alone(fixtures, tmp_path: Path):
     report = repair_blind(
         fixtures.model(CLEAN),
@@ -539,8 +561,13 @@ def test_a_class_that_is_suspect_but_for_junk_is_named(stray: float, expected: t
     module = importlib.import_module("lancet_onnx.api.hunting")
     cost = BOUNDS["free"] * 0.9
     rows = {
-        c: {"cost_free": each, "score": score_of({"free": each}, share), "stray": share}
+        c: {
+            "cost_free": each,
+            "score": score_of({"free": each}, share, 0.0),
+            "stray": share,
+            "anomaly": 0.0,
+        }
         for c, each, share in ((1, 1.0, stray), (3, cost, stray))
     }
-    hunted = Hunt({"free": None}, (), (), 0)
+    hunted = Hunt({"free": None}, None, (), (), 0)
     assert module._drowned(rows, hunted) == expected
