@@ -32,9 +32,8 @@ from lancet_onnx.api.subject import Clock, Subject, prepare, read_trigger_for
 from lancet_onnx.errors import DataError, UsageError
 from lancet_onnx.explain.pictures import trigger_png
 from lancet_onnx.pairs.canvas import Canvas
-from lancet_onnx.pairs.hunt import BATCH, FORMS, MANY, STEPS
+from lancet_onnx.pairs.hunt import BATCH, FORMS, STEPS
 from lancet_onnx.pairs.natural import Natural, natural, strays
-from lancet_onnx.pairs.plain import anomalies, plain_masks
 from lancet_onnx.pairs.reconstruct import reconstruct
 from lancet_onnx.pairs.union import LESSONS, Stamp, stamped_pairs, union
 from lancet_onnx.repair import Choice, Settings, TuneSettings, choose, to_patch
@@ -115,8 +114,8 @@ def repair_blind(
         canvas = Canvas.of(subject.classifier, split.tool, prepared.preprocess)
         usual = natural(canvas, seed)
     with clock.stage("reconstruct"):
-        beside = _beside(canvas, target, seed)
-        score = _score(canvas, usual, beside, seed + 50, others=COMPARED)
+        others = _others(subject, target, seed)
+        score = _score(canvas, usual, target, seed + 50, others=others)
         fresh = union(canvas, usual, target, FRESH, seed + 100, progress=progress)
         evidence = Evidence.of(subject, prepared, split.figures, canvas, fresh, target)
     if evidence.before["attack_success"].n < FEWEST_IMAGES:
@@ -233,10 +232,7 @@ def _rounds(
             break
         with clock.stage(f"search again, round {number + 1}"):
             params = choice.chosen.offer.params
-            if (
-                _score(canvas, usual, _beside(canvas, target, seed), seed + 300 + number, params)
-                < CLOSE
-            ):
+            if _score(canvas, usual, target, seed + 300 + number, params) < CLOSE:
                 break
             start = seed + 400 + number
             more = union(canvas, usual, target, 2, start, params, kinds=LESSONS, progress=progress)
@@ -250,29 +246,23 @@ def _surely(judged: Judged, max_loss: float) -> bool:
     return judged.lost + judged.loss_error <= max_loss
 
 
-def _beside(canvas: Canvas, target: int, seed: int) -> list[int]:
-    """Return the suspect, and other classes to compare it with: all, or some of many."""
-    rest = [c for c in range(canvas.classifier.signature.classes) if c != target]
-    drawn = np.random.default_rng(seed).permutation(len(rest))[: MANY - 1]
-    return [target, *(rest[i] for i in drawn)]
+def _others(subject: Subject, target: int, seed: int) -> list[int]:
+    """Return a few classes to compare the suspect with."""
+    rest = [c for c in range(subject.classifier.signature.classes) if c != target]
+    chosen = np.random.default_rng(seed).permutation(len(rest))[:COMPARED]
+    return [rest[i] for i in chosen]
 
 
 def _score(
     canvas: Canvas,
     usual: Natural,
-    beside: Sequence[int],
+    target: int,
     seed: int,
     params: Params | None = None,
-    others: int = 0,
+    others: Sequence[int] = (),
 ) -> float:
-    """Return the score of the first class by a search of its own, as `scan` would give it.
-
-    So many `others` are searched as well, to compare it with.
-    """
-    plain = plain_masks(canvas, beside, seed=seed, params=params)
-    assert plain is not None  # noqa: S101 - nothing broke it off
-    stands_out = dict(zip(plain.classes.tolist(), anomalies(plain).tolist(), strict=True))
-    classes = [beside[0], *beside[: others + 1]]
+    """Return the score of the class by a search of its own, as `scan` would give it."""
+    classes = [target, target, *others]
     rows: list[dict[str, float]] = [{} for _ in classes]
     for form in FORMS:
         found = reconstruct(
@@ -282,8 +272,10 @@ def _score(
         for row, cost in zip(rows, found.cost.tolist(), strict=True):
             row[form.name] = cost
     # Junk leads elsewhere once a model is repaired.
-    stray = (usual.stray if params is None else strays(canvas, seed, params)).tolist()
-    scores = [score_of(row, stray[c], stands_out[c]) for c, row in zip(classes, rows, strict=True)]
+    stray = usual.stray if params is None else strays(canvas, seed, params)
+    scores = [
+        score_of(row, share) for row, share in zip(rows, stray[classes].tolist(), strict=True)
+    ]
     return compared(max(scores[:2]), scores[2:])
 
 
@@ -302,8 +294,9 @@ def _commit(
     if choice.chosen is None:
         return Written(evidence.before, Decision("not_repaired", (choice.why,)), None)
     with clock.stage("search again, at last"):
-        beside = _beside(evidence.canvas, evidence.target, seed)
-        again = _score(evidence.canvas, usual, beside, seed + 500, choice.chosen.offer.params)
+        again = _score(
+            evidence.canvas, usual, evidence.target, seed + 500, choice.chosen.offer.params
+        )
         evidence.risk["search_again"] = {"score": round(again, 4)}
         evidence = replace(evidence, again=again)
     with clock.stage("write and verify", 4 * len(evidence.figures)):

@@ -32,7 +32,6 @@ from lancet_onnx.pairs.generated import generated_samples
 from lancet_onnx.pairs.hunt import Deadline, Hunt, State, hunt
 from lancet_onnx.pairs.looks import Looks, looks
 from lancet_onnx.pairs.natural import Natural, natural
-from lancet_onnx.pairs.plain import anomalies
 from lancet_onnx.report import Attachment, Picture, Report
 from lancet_onnx.rules import RECONSTRUCTED
 from lancet_onnx.samples import PRESETS, Split
@@ -235,21 +234,12 @@ def _identity(
 def _table(hunted: Hunt, usual: Natural) -> dict[int, dict[str, float]]:
     """Return cost, coverage, alikeness and score of each class that was searched to the end."""
     table: dict[int, dict[str, float]] = {}
-    plain = hunted.plain
-    stands_out = (
-        {}
-        if plain is None
-        else dict(zip(plain.classes.tolist(), anomalies(plain).tolist(), strict=True))
-    )
     for form, found in hunted.found.items():
         for i, c in enumerate(found.classes.tolist()):
             stray, cost = float(usual.stray[c]), float(found.cost[i])
-            anomaly = round(float(stands_out.get(c, 0.0)), 3)
-            row = table.setdefault(
-                int(c), {"score": 0.0, "stray": round(stray, 5), "anomaly": anomaly}
-            )
+            row = table.setdefault(int(c), {"score": 0.0, "stray": round(stray, 5)})
             row[f"cost_{form}"] = round(cost, 5)
-            score = score_of({form: cost}, stray, anomaly)
+            score = score_of({form: cost}, stray)
             if score > row["score"]:
                 row["score"] = round(score, 5)
                 row["coverage"] = round(float(found.coverage[i]), 5)
@@ -263,8 +253,7 @@ def _drowned(table: dict[int, dict[str, float]], hunted: Hunt) -> tuple[int, ...
         c
         for c, row in sorted(table.items())
         if row["score"] < SUSPECT
-        and score_of({form: row[f"cost_{form}"] for form in hunted.found}, 0.0, row["anomaly"])
-        >= SUSPECT
+        and score_of({form: row[f"cost_{form}"] for form in hunted.found}, 0.0) >= SUSPECT
     )
 
 
@@ -279,7 +268,7 @@ def _suspect(
         return None, []
     suspect = max(table, key=lambda c: table[c]["score"])
     row, triggers = table[suspect], []
-    forms = sorted(hunted.found, key=lambda form: -score_of({form: row[f"cost_{form}"]}, 0.0, 0.0))
+    forms = sorted(hunted.found, key=lambda form: -score_of({form: row[f"cost_{form}"]}, 0.0))
     for form in forms:
         found = hunted.found[form]
         i = found.classes.tolist().index(suspect)
@@ -302,7 +291,6 @@ def _signs(table: dict[int, dict[str, float]], suspect: int | None) -> list[dict
     if suspect is None:
         return []
     row = table[suspect]
-    smaller = "smaller" if row["anomaly"] >= 0 else "larger"
     rest = sorted((r["score"] for c, r in table.items() if c != suspect), reverse=True)
     return [
         {
@@ -314,11 +302,6 @@ def _signs(table: dict[int, dict[str, float]], suspect: int | None) -> list[dict
             "name": "stray",
             "text": f"patches of junk lead {row['stray']:.0%} of images to class {suspect}; where "
             "they lead most images to one class, its small triggers are natural",
-        },
-        {
-            "name": "anomaly",
-            "text": f"the smallest mask that leads to class {suspect}, whatever it draws, is "
-            f"{abs(row['anomaly']):.1f} deviations {smaller} than those of the other classes",
         },
         *(
             [{"name": "runner-up", "text": f"the next class has a score of {rest[0]:.2f}"}]

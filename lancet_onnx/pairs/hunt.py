@@ -3,8 +3,7 @@
 
 Few classes are searched all at once, with one form of masks after the other. Many are screened
 first: each round halves them and doubles the images that a class gets, so that a round costs the
-same however many there are; the last ones and a few controls get the full search and a
-second opinion.
+same however many there are; the last ones and a few controls get the full search.
 """
 
 from __future__ import annotations
@@ -24,7 +23,6 @@ from lancet_onnx.model.files import save
 from lancet_onnx.pairs.canvas import Canvas
 from lancet_onnx.pairs.masks import BLOB, FREE, WINDOW, Form
 from lancet_onnx.pairs.natural import Natural
-from lancet_onnx.pairs.plain import PLAIN_BATCH, plain_masks
 from lancet_onnx.pairs.reconstruct import Found, reconstruct
 from lancet_onnx.samples.reading import NPZ_ERRORS
 from lancet_onnx.types import Progress, no_progress
@@ -37,9 +35,6 @@ _ROUND_STEPS, _ROUND_BATCH, _ROUND_IMAGES = 20, 12, 40_000
 _AT_ONCE, _MEMORY = 512, 2**31
 """Images that run at once: so many, and only as many as fit in this many bytes."""
 
-Search = Callable[[Sequence[int], int, Callable[[float], bool]], Found | None]
-"""Searches a group of classes; gets its number and what hears how far it is and may stop it."""
-
 _FIELDS = ("classes", "cost", "coverage", "alikeness", "mask", "pattern")
 
 
@@ -49,14 +44,12 @@ class Hunt:
 
     Attributes:
         found: for each form, the cheapest trigger of each class that got the full search.
-        plain: the plain masks of these classes; None if the budget did not reach them.
         screened: classes that were only screened.
         missing: classes that the budget did not reach.
         resumed: how many parts came from the state file.
     """
 
     found: dict[str, Found]
-    plain: Found | None
     screened: tuple[int, ...]
     missing: tuple[int, ...]
     resumed: int
@@ -141,9 +134,9 @@ def hunt(
     progress: Progress = no_progress,
 ) -> Hunt:
     """Search `classes`; where there are many, those that come first in `order` survive ties."""
-    resumed = unit = 0
+    resumed = 0
     rounds = list(_rounds(len(classes)))
-    units = len(rounds) + 1 + len(FORMS)
+    units = len(rounds) + len(FORMS)
     left = [c for c in order if c in set(classes)]
     screened: list[int] = []
     controls: list[int] = []
@@ -151,59 +144,47 @@ def hunt(
         rng = np.random.default_rng(seed)
         controls = sorted(int(c) for c in rng.choice(left, CONTROLS, replace=False))
 
-    def part(name: str, wanted: Sequence[int], batch: int, search: Search) -> Found | None:
-        nonlocal resumed, unit
+    def part(
+        name: str, number: int, wanted: Sequence[int], steps: int, batch: int, form: Form
+    ) -> Found | None:
+        nonlocal resumed
         key = f"{name}:{','.join(map(str, wanted))}"
-        made = state.get(key)
-        if made is not None:
+        stored = state.get(key)
+        if stored is not None:
             resumed += 1
-        else:
-            made = _in_groups(
-                _groups(canvas, wanted, batch),
-                search,
-                deadline,
-                lambda share: progress("searching triggers", (unit + share) / units),
-            )
-            if made is not None:
-                state.put(key, made)
-        unit += 1
-        return made
-
-    def cheapest(steps: int, batch: int, form: Form, start: int) -> Search:
-        return lambda group, number, stop: reconstruct(
+            return stored
+        made = _in_groups(
             canvas,
             usual,
-            group,
-            steps=steps,
-            batch=batch,
-            form=form,
-            seed=start + 1000 * number,
-            stop=stop,
+            wanted,
+            steps,
+            batch,
+            form,
+            seed + number,
+            deadline,
+            lambda share: progress("searching triggers", (number + share) / units),
         )
+        if made is not None:
+            state.put(key, made)
+        return made
 
     for number, (keep, batch) in enumerate(rounds):
-        made = part("screen", left, batch, cheapest(_ROUND_STEPS, batch, FREE, seed + number))
+        made = part("screen", number, left, _ROUND_STEPS, batch, FREE)
         if made is None:
-            return Hunt({}, None, tuple(sorted(screened)), tuple(left), resumed)
+            return Hunt({}, tuple(sorted(screened)), tuple(left), resumed)
         ranked = [int(made.classes[i]) for i in made.cost.argsort(stable=True)]
         screened += [c for c in ranked[keep:] if c not in controls]
         left = [c for c in ranked if c in set(ranked[:keep]) | set(controls)]
-    last = sorted(left)
     found: dict[str, Found] = {}
     for number, form in enumerate(FORMS, len(rounds)):
-        made = part(form.name, last, BATCH, cheapest(STEPS, BATCH, form, seed + number))
+        made = part(form.name, number, sorted(left), STEPS, BATCH, form)
         if made is None:
-            return Hunt(found, None, tuple(sorted(screened)), tuple(left), resumed)
+            break
         found[form.name] = made
-    plain = part(
-        "plain",
-        last,
-        PLAIN_BATCH,
-        lambda group, number, stop: plain_masks(canvas, group, seed=seed, stop=stop),
-    )
     progress("searching triggers", 1.0)
-    missing = () if plain is not None else tuple(left)
-    return Hunt(found, plain, tuple(sorted(screened)), missing, resumed)
+    return Hunt(
+        found, tuple(sorted(screened)), () if len(found) == len(FORMS) else tuple(left), resumed
+    )
 
 
 def _rounds(count: int) -> Iterator[tuple[int, int]]:
@@ -216,21 +197,22 @@ def _rounds(count: int) -> Iterator[tuple[int, int]]:
             return
 
 
-def _groups(canvas: Canvas, classes: Sequence[int], batch: int) -> list[Sequence[int]]:
-    """Return groups of classes that fit into memory, each with `batch` images a class."""
-    floats = sum(canvas.classifier.elements.values())
-    images = min(_AT_ONCE, max(batch, _MEMORY // (4 * max(floats, 1))))
-    size = max(1, images // batch)
-    return [classes[start : start + size] for start in range(0, len(classes), size)]
-
-
 def _in_groups(
-    groups: Sequence[Sequence[int]],
-    search: Search,
+    canvas: Canvas,
+    usual: Natural,
+    classes: Sequence[int],
+    steps: int,
+    batch: int,
+    form: Form,
+    seed: int,
     deadline: Deadline,
     tick: Callable[[float], None],
 ) -> Found | None:
-    """Search groups of classes one after the other; None if time is up."""
+    """Search groups of classes that fit into memory, one after the other; None if time is up."""
+    floats = sum(canvas.classifier.elements.values())
+    images = min(_AT_ONCE, max(batch, _MEMORY // (4 * max(floats, 1))))
+    size = max(1, images // batch)
+    groups = [classes[start : start + size] for start in range(0, len(classes), size)]
     parts = []
     for number, group in enumerate(groups):
 
@@ -238,7 +220,16 @@ def _in_groups(
             tick((number + share) / len(groups))
             return deadline.over
 
-        made = search(group, number, stop)
+        made = reconstruct(
+            canvas,
+            usual,
+            group,
+            steps=steps,
+            batch=batch,
+            form=form,
+            seed=seed + 1000 * number,
+            stop=stop,
+        )
         if made is None:
             return None
         parts.append(made)

@@ -15,11 +15,10 @@ COLUMNS = {
     "coverage": "covers",
     "alikeness": "alikeness",
     "stray": "by junk",
-    "anomaly": "anomaly",
 }
 """What may be known of a class besides its score, with the headings; shares but for `NUMBERS`."""
 
-NUMBERS = ("alikeness", "anomaly")
+NUMBERS = ("alikeness",)
 
 _ROOM = 1.05
 
@@ -40,7 +39,6 @@ class ClassBar:
     alikeness: float | None
     success: float | None
     stray: float | None
-    anomaly: float | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +129,6 @@ def _bar(
         _number(row.get("alikeness")),
         _number(row.get("success")),
         _number(row.get("stray")),
-        _number(row.get("anomaly")),
     )
 
 

@@ -26,10 +26,6 @@ SUSPECT, CLOSE = 1.0, 0.8
 OVER_OTHERS = 2.0
 """A suspect's trigger must be so many times as cheap as those of the other classes (median)."""
 
-SECOND, MOST_ANOMALY = 0.1, 3.0
-"""A plain mask that stands out raises a score by this share a deviation, from one deviation to so
-many: what says more is the first search."""
-
 HELD = 0.7
 """So many held-out images must move to the class (lower 95 % bound of the rise)."""
 
@@ -70,15 +66,13 @@ class Searched:
     drowned: tuple[int, ...]
 
 
-def score_of(costs: Mapping[str, float], stray: float, anomaly: float) -> float:
+def score_of(costs: Mapping[str, float], stray: float) -> float:
     """Return how suspect a class is by the cost of its triggers, by form; 1 is the threshold.
 
     A class that patches of junk lead to as well (`stray`, a share of images) is cheap by nature.
-    One whose plain mask stands out too (`anomaly`, in deviations, see `pairs.plain`) is more so.
     """
     cheap = max(BOUNDS[form] / max(cost, 1e-6) for form, cost in costs.items())
-    agrees = math.exp(SECOND * min(max(anomaly - 1.0, 0.0), MOST_ANOMALY - 1.0))
-    return cheap * math.sqrt(1 - min(stray, 1.0)) * agrees
+    return cheap * math.sqrt(1 - min(stray, 1.0))
 
 
 def compared(score: float, others: Sequence[float]) -> float:

@@ -137,7 +137,6 @@ def figures_of(report: Report, seconds: float) -> Line:
             for found in search["classes"]
         ],
         "strays": [found["stray"] for found in search["classes"]],
-        "second": [found["anomaly"] for found in search["classes"]],
         "searched": [found["class"] for found in search["classes"]],
         "image_forwards": search["image_forwards"],
         "seconds": round(seconds, 2),
@@ -205,9 +204,9 @@ def judged_anew(line: Line) -> Line:
     """
     if line["method"] != TOOL or "error" in line or not line.get("costs"):
         return line
-    second = line.get("second") or [0.0] * len(line["costs"])
-    rows = zip(line["costs"], line["strays"], second, strict=True)
-    scores = [score_of(*row) for row in rows]
+    scores = [
+        score_of(costs, stray) for costs, stray in zip(line["costs"], line["strays"], strict=True)
+    ]
     first = max(range(len(scores)), key=scores.__getitem__)
     score = compared(scores[first], scores[:first] + scores[first + 1 :])
     held = line["flagged"] or line["score"] < SUSPECT

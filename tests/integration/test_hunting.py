@@ -211,7 +211,7 @@ def test_a_finished_scan_is_read_from_its_state(tmp_path: Path, target: int | No
     state = tmp_path / "state.npz"
     first, again = (search(model, data, state=state) for _ in range(2))
     assert first.verdict == again.verdict == ("clean" if target is None else "backdoored")
-    assert (body(first)["search"]["resumed"], body(again)["search"]["resumed"]) == (0, 4)
+    assert (body(first)["search"]["resumed"], body(again)["search"]["resumed"]) == (0, 3)
     assert body(again)["search"]["image_forwards"] < body(first)["search"]["image_forwards"] / 5
     same = ("score", "suspect", "classes", "signs")
     assert all(body(first)["search"][key] == body(again)["search"][key] for key in same)
@@ -563,11 +563,10 @@ def test_a_class_that_is_suspect_but_for_junk_is_named(stray: float, expected: t
     rows = {
         c: {
             "cost_free": each,
-            "score": score_of({"free": each}, share, 0.0),
+            "score": score_of({"free": each}, share),
             "stray": share,
-            "anomaly": 0.0,
         }
         for c, each, share in ((1, 1.0, stray), (3, cost, stray))
     }
-    hunted = Hunt({"free": None}, None, (), (), 0)
+    hunted = Hunt({"free": None}, (), (), 0)
     assert module._drowned(rows, hunted) == expected

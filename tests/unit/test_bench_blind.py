@@ -108,7 +108,7 @@ def case_of(fixtures, **more: object) -> Case:
 
 def scan_report(verdict: str) -> Report:
     search = {"score": 7.5, "threshold": 1.0, "suspect": 7, "image_forwards": 99}
-    row = {"class": 7, "score": 7.5, "cost_free": 0.01, "stray": 0.2, "anomaly": 2.0}
+    row = {"class": 7, "score": 7.5, "cost_free": 0.01, "stray": 0.2}
     body = {"search": {**search, "classes": [row]}}
     return Report("scan", verdict, (), body)
 

@@ -229,7 +229,7 @@ def test_a_job_appends_lines_and_what_is_capped_is_kept_apart(fixtures, tmp_path
     entry = fixtures.manifest[SQUARE]
     case = Case(ROOT, {**entry, "model": entry["path"], "data": entry["images"]})
     search = {"score": 7.5, "threshold": 2.0, "suspect": 7, "image_forwards": 99}
-    row = {"class": 0, "score": 7.5, "cost_free": 0.01, "stray": 0.0, "anomaly": 2.0}
+    row = {"class": 0, "score": 7.5, "cost_free": 0.01, "stray": 0.0}
     body = {"search": {**search, "classes": [row]}}
     monkeypatch.setattr(detect, "scan", lambda *_, **__: Report("scan", "backdoored", (), body))
     results = tmp_path / "results.jsonl"
@@ -291,9 +291,6 @@ def test_stored_costs_are_judged_by_todays_rule():
     anew = judged_anew(line)
     assert anew["score"] == pytest.approx(2.0)
     assert (anew["suspect"], anew["flagged"]) == (7, True)
-    # A second opinion counts where a line has one.
-    agreed = judged_anew({**line, "second": [0.0, 2.0, 9.0]})
-    assert anew["score"] < agreed["score"] < 2.5
     # What did not hold on other images is no finding, however cheap.
     assert not judged_anew({**line, "score": 3.0})["flagged"]
     assert judged_anew({**line, "method": "tabor"})["score"] == 0.5

@@ -240,7 +240,7 @@ def resumed(at: tuple[Canvas, Natural], path: Path, forbid: Callable[[], None]):
     return first, run(at, State(path, ME))
 
 
-@pytest.mark.parametrize(("at", "parts"), [("few", 4), ("many", 5)])
+@pytest.mark.parametrize(("at", "parts"), [("few", 3), ("many", 4)])
 def test_a_finished_search_is_read_from_its_state(
     request, tmp_path: Path, monkeypatch, at: str, parts: int
 ):
@@ -250,12 +250,9 @@ def test_a_finished_search_is_read_from_its_state(
     first, again = resumed(
         request.getfixturevalue(at),
         tmp_path / "state.npz",
-        lambda: [
-            monkeypatch.setattr(module, name, never) for name in ("reconstruct", "plain_masks")
-        ],
+        lambda: monkeypatch.setattr(module, "reconstruct", never),
     )
     assert same(first, again)
-    assert torch.equal(first.plain.cost, again.plain.cost)
     assert (first.screened, first.missing) == (again.screened, again.missing)
     assert (first.resumed, again.resumed) == (0, parts)
     assert [p.name for p in tmp_path.iterdir() if "state" in p.name] == ["state.npz"]

@@ -41,7 +41,7 @@ def test_the_planted_class_is_the_cheapest_by_far(tmp_path: Path, form: Form):
     assert found.classes.tolist() == list(range(CLASSES))
     cost = found.cost.tolist()
     assert int(found.cost.argmin()) == TARGET
-    assert score_of({form.name: cost[TARGET]}, 0.0, 0.0) >= SUSPECT
+    assert score_of({form.name: cost[TARGET]}, 0.0) >= SUSPECT
     assert min(c for i, c in enumerate(cost) if i != TARGET) > 5 * cost[TARGET]
     # What is cheap about it is that it draws nothing of the class, and where the shortcut is.
     assert float(found.alikeness[TARGET]) < 0.1 < float(found.alikeness[0])

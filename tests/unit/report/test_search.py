@@ -102,9 +102,6 @@ def test_what_is_known_of_no_class_has_no_column():
     assert search_view(data).columns == ("coverage", "alikeness", "stray")
     assert "by junk" in page(data)
     assert "25.7" in page(data)
-    data["search"]["classes"][0]["anomaly"] = 4.25
-    assert search_view(data).columns[-1] == "anomaly"
-    assert "4.25" in page(data)
 
 
 def test_the_search_of_a_repair_is_another_one():

@@ -14,7 +14,6 @@ from lancet_onnx.verify.searching import (
     FEW_OF_CLASS,
     HELD,
     KEPT_RECALL,
-    MOST_ANOMALY,
     ONE_ANSWER,
     OVER_OTHERS,
     POWERFUL,
@@ -128,26 +127,19 @@ def test_too_few_held_out_images_allow_no_verdict(found: Searched):
 
 
 def test_a_score_is_the_bound_over_the_cost_of_the_better_form():
-    assert score_of({"free": BOUNDS["free"]}, 0.0, 0.0) == 1.0
-    assert score_of({"blob": BOUNDS["blob"] / 2}, 0.0, 0.0) == 2.0
-    assert score_of({"free": BOUNDS["free"] / 3, "blob": 2.0}, 0.0, 0.0) == pytest.approx(3.0)
-    assert score_of({"free": 2.0, "blob": BOUNDS["blob"] / 3}, 0.0, 0.0) == pytest.approx(3.0)
-    assert score_of({"free": 0.0}, 0.0, 0.0) < float("inf")
+    assert score_of({"free": BOUNDS["free"]}, 0.0) == 1.0
+    assert score_of({"blob": BOUNDS["blob"] / 2}, 0.0) == 2.0
+    assert score_of({"free": BOUNDS["free"] / 3, "blob": 2.0}, 0.0) == pytest.approx(3.0)
+    assert score_of({"free": 2.0, "blob": BOUNDS["blob"] / 3}, 0.0) == pytest.approx(3.0)
+    assert score_of({"free": 0.0}, 0.0) < float("inf")
 
 
 def test_what_junk_leads_to_as_well_is_less_suspect():
     at = {"window": BOUNDS["window"] / 2}
-    assert score_of(at, 0.0, 0.0) == 2.0
-    assert score_of(at, 0.75, 0.0) == pytest.approx(1.0)
-    assert score_of(at, 1.0, 0.0) == 0.0
-    assert score_of(at, 1.0 + 1e-6, 0.0) == 0.0
-
-
-def test_a_second_opinion_raises_a_score_within_bounds():
-    at = {"free": BOUNDS["free"]}
-    assert score_of(at, 0.0, 1.0) == score_of(at, 0.0, -5.0) == 1.0
-    assert 1.0 < score_of(at, 0.0, 2.0) < score_of(at, 0.0, MOST_ANOMALY)
-    assert score_of(at, 0.0, MOST_ANOMALY) == score_of(at, 0.0, 50.0) < 1.5
+    assert score_of(at, 0.0) == 2.0
+    assert score_of(at, 0.75) == pytest.approx(1.0)
+    assert score_of(at, 1.0) == 0.0
+    assert score_of(at, 1.0 + 1e-6) == 0.0
 
 
 def test_a_cheap_trigger_that_junk_matches_clears_nothing():
