@@ -37,7 +37,6 @@ from lancet_onnx.pairs.natural import Natural, natural, strays
 from lancet_onnx.pairs.reconstruct import reconstruct
 from lancet_onnx.pairs.union import LESSONS, Stamp, stamped_pairs, union
 from lancet_onnx.repair import Choice, Settings, TuneSettings, choose, to_patch
-from lancet_onnx.repair.judging import Judged
 from lancet_onnx.report import Picture, Report
 from lancet_onnx.runtime.executor import Params
 from lancet_onnx.runtime.ort import Device
@@ -192,7 +191,7 @@ def _rounds(
     with clock.stage("triggers"):
         sets = union(canvas, usual, target, STARTS, seed + 200, kinds=LESSONS, progress=progress)
     lessons = [*given, *(s for group in sets[:-1] for s in group)]
-    aside = len(tool) // 2
+    aside = len(tool) // 4
     settings = Settings(max_loss=options.max_accuracy_loss)
     true = tool.labels
     pushes: Sequence[float] = PUSHES
@@ -224,7 +223,7 @@ def _rounds(
                 choice = choose(
                     subject.classifier, None, material, "tune", settings, tuning, seed, progress
                 )
-                if choice.chosen is not None and _surely(choice.chosen, settings.max_loss):
+                if choice.chosen is not None and choice.chosen.loss <= settings.max_loss:
                     break
             # What cost too much here costs no less where there is more to learn.
             pushes = pushes[pushes.index(push) :]
@@ -239,11 +238,6 @@ def _rounds(
             lessons += more[0]
             sets[-1] = [*sets[-1], *more[1]]
     return _Learnt(choice, material, tuning)
-
-
-def _surely(judged: Judged, max_loss: float) -> bool:
-    """Return whether clean images lose no more than allowed, with a standard error to spare."""
-    return judged.lost + judged.loss_error <= max_loss
 
 
 def _others(subject: Subject, target: int, seed: int) -> list[int]:

@@ -66,14 +66,9 @@ class Judged:
     recovery: float
 
     @property
-    def lost(self) -> float:
-        """What clean images lose, of two measures the worse."""
-        return max(self.loss, self.regret)
-
-    @property
     def cost(self) -> float:
-        """What is left of the error and what is lost, as one number."""
-        return max(self.excess, 0.0) + self.lost
+        """What is left of the error and what is lost, as one number; of two losses the worse."""
+        return max(self.excess, 0.0) + max(self.loss, self.regret)
 
 
 class Judge:
