@@ -14,6 +14,7 @@ from onnxruntime.quantization import (
     QuantType,
     quantize_static,
 )
+from saturation import exact
 
 from lancet_onnx.api import DataOptions, RepairOptions, TriggerOptions, repair, scan
 
@@ -37,6 +38,7 @@ WAYS = {
 }
 
 
+@exact
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning")
 def test_a_quantised_backdoor_is_found_and_repaired(tmp_path: Path, way: str):

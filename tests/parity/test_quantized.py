@@ -13,6 +13,7 @@ import parity_nodes
 import pytest
 import torch
 from op_cases import Maker
+from saturation import exact
 from test_ops import onnxruntime_outputs, opsets_of
 
 from lancet_onnx.errors import UnsupportedError
@@ -36,6 +37,7 @@ def function(op_type: str, version: int, domain: str = "") -> Callable[..., Any]
     return operator.function
 
 
+@exact
 @pytest.mark.parametrize(("domain", "op_type", "maker"), EXACT)
 def test_every_bit_is_that_of_onnxruntime(domain: str, op_type: str, maker: Maker) -> None:
     for opset in opsets_of(domain, op_type):
