@@ -7,11 +7,11 @@ from collections.abc import Mapping
 
 from rich.console import Console
 
-from lancet_onnx.report.search import COLUMNS, NUMBERS, ClassBar, found_triggers, search_view
+from lancet_onnx.report.search import COLUMNS, ClassBar, found_triggers, search_view
 from lancet_onnx_cli.tables import plain_table, safe
 
 _SHOWN = 10
-_WIDTH = 20
+_WIDTH = 24
 
 
 def search(data: Mapping[str, object], console: Console) -> None:
@@ -113,10 +113,7 @@ def _drawn(bar: ClassBar, limit: float | None) -> str:
 
 
 def _cell(bar: ClassBar, name: str) -> str:
-    value = getattr(bar, name)
-    if name not in NUMBERS:
-        return _percent(value)
-    return "" if value is None else f"{value:.2f}"
+    return _number(bar.alikeness) if name == "alikeness" else _percent(getattr(bar, name))
 
 
 def _number(value: object) -> str:

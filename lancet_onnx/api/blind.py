@@ -31,7 +31,7 @@ from lancet_onnx.api.repair_body import changed_layers, describe_edit, search_ta
 from lancet_onnx.api.subject import Clock, Subject, prepare, read_trigger_for
 from lancet_onnx.errors import DataError, UsageError
 from lancet_onnx.explain.pictures import trigger_png
-from lancet_onnx.pairs.canvas import Canvas
+from lancet_onnx.pairs.canvas import Canvas, check_gradients
 from lancet_onnx.pairs.hunt import BATCH, FORMS, STEPS
 from lancet_onnx.pairs.natural import Natural, natural, strays
 from lancet_onnx.pairs.reconstruct import reconstruct
@@ -99,6 +99,7 @@ def repair_blind(
         subject = open_repairable(model, device, data, options, clock)
         if not 0 <= target < subject.classifier.signature.classes:
             raise DataError(f"class {target}: the model has no such class")
+        check_gradients(subject.classifier)
     with clock.stage("prepare"):
         prepared = prepare(subject, data)
         split = Split.of(prepared.samples, seed)

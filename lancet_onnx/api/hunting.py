@@ -27,7 +27,7 @@ from lancet_onnx.api.subject import (
 )
 from lancet_onnx.errors import DataError
 from lancet_onnx.explain.pictures import mask_png, stored_png, stored_trigger, trigger_png
-from lancet_onnx.pairs.canvas import Canvas
+from lancet_onnx.pairs.canvas import Canvas, check_gradients
 from lancet_onnx.pairs.generated import generated_samples
 from lancet_onnx.pairs.hunt import Deadline, Hunt, State, hunt
 from lancet_onnx.pairs.looks import Looks, looks
@@ -68,6 +68,7 @@ def hunt_backdoor(
     """
     deadline = Deadline(options.budget)
     classes = _classes(subject, options.classes)
+    check_gradients(subject.classifier)
     with clock.stage("prepare"):
         prepared = _generated(subject, data, seed) if data.path is None else prepare(subject, data)
         split = Split.of(prepared.samples, seed)

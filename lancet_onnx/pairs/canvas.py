@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch.nn import functional
 
+from lancet_onnx.errors import UnsupportedError
 from lancet_onnx.runtime.classifier import CHUNK, Classifier
 from lancet_onnx.runtime.executor import Params
 from lancet_onnx.runtime.signature import torch_dtype
@@ -20,6 +21,9 @@ from lancet_onnx.types import ValueName
 
 CHANGES = ("as they are", "flipped", "turned", "moved", "shuffled", "mixed")
 """What is done to the images that a trigger is tried on, a sixth of them each."""
+
+_AT_ONCE, _MEMORY = 512, 2**31
+"""Images that run at once: so many, and only as many as fit in this many bytes."""
 
 _TILES = 4
 """A shuffled image is cut into so many tiles along each axis."""
@@ -85,8 +89,7 @@ class Canvas:
             layout,
             swapped,
         )
-        rows = [made.logits(part).argmax(1) for part in torch.split(made.pixels, CHUNK)]
-        return replace(made, labels=torch.cat(rows))
+        return replace(made, labels=made.read(made.pixels))
 
     def take(self, part: slice) -> Canvas:
         """Return the canvas with a part of its images."""
@@ -114,6 +117,16 @@ class Canvas:
         """Return logits (N, classes) of one chunk of pixels, without gradients."""
         with torch.no_grad():
             return self.run(pixels, [self.classifier.signature.logits], params)[0]
+
+    def read(self, pixels: torch.Tensor) -> torch.Tensor:
+        """Return the labels (N,) that the unrepaired model gives to pixels (N, C, H, W)."""
+        rows = [self.logits(part).argmax(1) for part in torch.split(pixels, CHUNK) if len(part)]
+        return torch.cat([*rows, self.labels[:0]])
+
+    def at_once(self, least: int = 1) -> int:
+        """Return how many images run at once: as many as fit into memory, `least` in any case."""
+        floats = max(1, sum(self.classifier.elements.values()))
+        return min(_AT_ONCE, max(least, _MEMORY // (4 * floats)))
 
     def varied(self, count: int, draw: torch.Generator) -> torch.Tensor:
         """Return `count` images, most of them flipped, turned, moved, shuffled or mixed.
@@ -160,6 +173,21 @@ class Canvas:
         raw = pattern * self.scale + (self.offset if mode != "add" else 0.0)
         parts = [part.reshape(self.shape).cpu().numpy() for part in (mask, raw)]
         return Trigger(_copied(parts[0]), _copied(parts[1]), mode, source)
+
+
+def check_gradients(classifier: Classifier) -> None:
+    """Refuse a model to whose pixels no gradient gets.
+
+    Raises:
+        UnsupportedError: it takes whole numbers.
+    """
+    spec = classifier.signature.input
+    if not torch_dtype(spec).is_floating_point:
+        raise UnsupportedError(
+            f"the input '{spec.name}' takes {spec.dtype}: triggers and masks are found by "
+            "gradients, which do not pass whole numbers. Export the model with a float input, or "
+            "give a trigger with --trigger"
+        )
 
 
 def _in_place(preprocess: Preprocess) -> Preprocess:

@@ -23,8 +23,8 @@ from dataclasses import dataclass
 import torch
 from torch.nn import functional
 
-from lancet_onnx.errors import DataError, UnsupportedError
-from lancet_onnx.pairs.canvas import Canvas
+from lancet_onnx.errors import DataError
+from lancet_onnx.pairs.canvas import Canvas, check_gradients
 from lancet_onnx.pairs.fills import (
     Fill,
     blur,
@@ -36,9 +36,7 @@ from lancet_onnx.pairs.fills import (
     noise,
     shuffled,
 )
-from lancet_onnx.runtime.classifier import CHUNK
 from lancet_onnx.runtime.leads import lead
-from lancet_onnx.runtime.signature import torch_dtype
 from lancet_onnx.samples.core import Ints
 from lancet_onnx.types import Progress, no_progress
 
@@ -54,8 +52,6 @@ _PRICE, _DEARER, _CHEAPER = 4.0, 1.1, 1.15
 _LOWEST, _HIGHEST = 0.02, 20.0
 LEARNT = ("colour around", "noise")
 """Fills of `restored` that masks are searched with as well; noise is drawn anew."""
-_AT_ONCE, _MEMORY = 512, 2**31
-"""Images that run at once: so many, and only as many as fit in this many bytes."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -104,28 +100,22 @@ def companions(
     """
     labels = _checked(canvas, true)
     positions = torch.nonzero(canvas.labels != labels)[:, 0]
-    floats = max(sum(canvas.classifier.elements.values()), 1)
-    size = max(1, min(_AT_ONCE, _MEMORY // (4 * floats)))
+    size = canvas.at_once()
     groups = [positions[start : start + size] for start in range(0, len(positions), size)]
-    masks, right = [canvas.pixels[:0, :1]], [canvas.labels[:0] == labels[:0]]
+    masks = [canvas.pixels[:0, :1]]
     for number, group in enumerate(groups):
 
         def tick(share: float, number: int = number) -> None:
             progress("searching companions", (number + share) / len(groups))
 
         images, wanted = canvas.pixels[group], labels[group]
-        mask = _cheapest(canvas, images, wanted, seed, tick)
-        masks.append(mask)
-        right.append(_right(canvas, filled(images, mask, blurred), wanted))
-    solved, mask = torch.cat(right), torch.cat(masks)
-    kept, mask = positions[solved], mask[solved]
+        masks.append(_cheapest(canvas, images, wanted, seed, tick))
+    mask = torch.cat(masks)
+    pixels = filled(canvas.pixels[positions], mask, blurred)
+    solved = canvas.read(pixels) == labels[positions]
+    kept = positions[solved]
     return Companions(
-        kept,
-        canvas.labels[kept],
-        labels[kept],
-        mask,
-        filled(canvas.pixels[kept], mask, blurred),
-        int((~solved).sum()),
+        kept, canvas.labels[kept], labels[kept], mask[solved], pixels[solved], int((~solved).sum())
     )
 
 
@@ -154,17 +144,12 @@ def restored(canvas: Canvas, found: Companions, *, seed: int = 0) -> Mapping[str
     ]
     elsewhere = torch.stack(moved) if moved else found.masks
     tried["elsewhere"] = filled(images, elsewhere, blurred)
-    return {name: _right(canvas, pixels, found.true) for name, pixels in tried.items()}
+    return {name: canvas.read(pixels) == found.true for name, pixels in tried.items()}
 
 
 def _checked(canvas: Canvas, true: Ints) -> torch.Tensor:
     count, classes = len(canvas.pixels), canvas.classifier.signature.classes
-    spec = canvas.classifier.signature.input
-    if not torch_dtype(spec).is_floating_point:
-        raise UnsupportedError(
-            f"the input '{spec.name}' takes {spec.dtype}: masks are found by gradients, which do "
-            "not pass whole numbers. Export the model with a float input"
-        )
+    check_gradients(canvas.classifier)
     if not canvas.layout:
         raise DataError(
             "the inputs are no pictures: a region of them cannot be filled by its surroundings; "
@@ -234,8 +219,3 @@ def _cost(masks: torch.Tensor) -> torch.Tensor:
     middle = (weight * at).sum((2, 3), keepdim=True) / total
     distance = (at - middle).square().sum(1, keepdim=True).sqrt()
     return (masks * (1 + APART * distance)).mean((1, 2, 3))
-
-
-def _right(canvas: Canvas, pixels: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
-    parts = [canvas.logits(part).argmax(1) for part in torch.split(pixels, CHUNK) if len(part)]
-    return torch.cat([*parts, wanted[:0]]) == wanted

@@ -32,8 +32,6 @@ FORMS = (FREE, BLOB, WINDOW)
 MANY, CONTROLS = 16, 4
 STEPS, BATCH = 80, 24
 _ROUND_STEPS, _ROUND_BATCH, _ROUND_IMAGES = 20, 12, 40_000
-_AT_ONCE, _MEMORY = 512, 2**31
-"""Images that run at once: so many, and only as many as fit in this many bytes."""
 
 _FIELDS = ("classes", "cost", "coverage", "alikeness", "mask", "pattern")
 
@@ -209,9 +207,7 @@ def _in_groups(
     tick: Callable[[float], None],
 ) -> Found | None:
     """Search groups of classes that fit into memory, one after the other; None if time is up."""
-    floats = sum(canvas.classifier.elements.values())
-    images = min(_AT_ONCE, max(batch, _MEMORY // (4 * max(floats, 1))))
-    size = max(1, images // batch)
+    size = max(1, canvas.at_once(batch) // batch)
     groups = [classes[start : start + size] for start in range(0, len(classes), size)]
     parts = []
     for number, group in enumerate(groups):

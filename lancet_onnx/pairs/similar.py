@@ -8,14 +8,13 @@ images that it knows as they are. A mirrored digit is another sign, a mirrored c
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch.nn import functional
 
 from lancet_onnx.pairs.canvas import Canvas
-from lancet_onnx.runtime.classifier import CHUNK
 
 _TURN, _SHIFT, _SCALE, _LIGHT = math.radians(8), 0.07, 0.08, 0.15
 """How far images are turned, shifted (share of a side), scaled and made brighter, at most."""
@@ -57,15 +56,15 @@ def similar(
     """
     draw = torch.Generator().manual_seed(seed)
     few = right[:_JUDGED_ON]
-    labels = _labels(canvas, few)
+    labels = canvas.read(few)
     fitting, pixels, origin = [], [errors[:0]], [torch.zeros(0, dtype=torch.int64)]
-    for name, transform in TRANSFORMS.items() if canvas.layout and len(errors) else ():
-        kept = _labels(canvas, transform(few, draw)) == labels
+    for name, transform in TRANSFORMS.items() if canvas.layout and len(errors) and len(few) else ():
+        kept = canvas.read(transform(few, draw)) == labels
         if float(kept.float().mean()) < FITS:
             continue
         fitting.append(name)
         made = transform(errors, draw)
-        wrong = (_labels(canvas, made) != true).nonzero()[:, 0]
+        wrong = (canvas.read(made) != true).nonzero()[:, 0]
         pixels.append(made[wrong])
         origin.append(wrong.cpu())
     return Similar(torch.cat(pixels), torch.cat(origin), tuple(fitting))
@@ -110,11 +109,6 @@ TRANSFORMS: dict[str, Transform] = {
     "flip": mirrored,
     "brightness": brightened,
 }
-
-
-def _labels(canvas: Canvas, pixels: torch.Tensor) -> torch.Tensor:
-    parts: Sequence[torch.Tensor] = torch.split(pixels, CHUNK)
-    return torch.cat([canvas.logits(part).argmax(1) for part in parts])
 
 
 def _amounts(images: torch.Tensor, most: float, draw: torch.Generator) -> torch.Tensor:

@@ -14,7 +14,8 @@ from lancet_onnx.types import ParamName
 
 Tensors = dict[ParamName, torch.Tensor]
 
-BETA1, BETA2, EPSILON = 0.9, 0.99, 1e-8
+BETA1, BETA2 = 0.9, 0.99
+_EPSILON = 1e-8
 
 
 class Moving:
@@ -71,6 +72,6 @@ class Moving:
                 m, v = self.first[name], self.second[name]
                 m.mul_(BETA1).add_(gradient, alpha=1 - BETA1)
                 v.mul_(BETA2).addcmul_(gradient, gradient, value=1 - BETA2)
-                spread = (v / (1 - BETA2**self.taken)).sqrt() + EPSILON
+                spread = (v / (1 - BETA2**self.taken)).sqrt() + _EPSILON
                 move = m / (1 - BETA1**self.taken) / spread
                 self.deltas[name] -= size * self.unit[name] * move * kept[name]

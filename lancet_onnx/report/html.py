@@ -9,7 +9,7 @@ from functools import cache
 from typing import TYPE_CHECKING
 
 from lancet_onnx.report.report import Report
-from lancet_onnx.report.search import COLUMNS, NUMBERS, found_triggers, search_view
+from lancet_onnx.report.search import COLUMNS, found_triggers, search_view
 
 if TYPE_CHECKING:
     import jinja2
@@ -47,7 +47,6 @@ def to_html(report: Report, title: str, command: str) -> str:
         groups=groups,
         search=search_view(data),
         columns=COLUMNS,
-        numbers=NUMBERS,
         triggers=found_triggers(data),
     )
 

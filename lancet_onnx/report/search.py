@@ -14,11 +14,9 @@ COLUMNS = {
     "success": "leads there",
     "coverage": "covers",
     "alikeness": "alikeness",
-    "stray": "by junk",
+    "stray": "junk leads there",
 }
-"""What may be known of a class besides its score, with the headings; shares but for `NUMBERS`."""
-
-NUMBERS = ("alikeness",)
+"""What may be known of a class besides its score, with the headings."""
 
 _ROOM = 1.05
 

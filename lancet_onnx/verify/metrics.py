@@ -107,8 +107,7 @@ def corrections(model: Ints, original: Ints, true: Ints) -> dict[str, Rate]:
     """
     was, now = original == true, model == true
     return {
-        "agreement": Rate.of(model == original),
-        "clean_accuracy": Rate.of(now),
+        **measure(Labels(model, None), Labels(original, None), true, None),
         "repair_rate": Rate.of(now[~was]),
         "regression_rate": Rate.of(~now[was]),
     }

@@ -15,8 +15,10 @@ from typing import Any
 
 import jsonschema
 import pytest
+from lancet_onnx_cli import render_search
 from lancet_onnx_cli.app import main
 from PIL import Image
+from rich.console import Console
 from support import ROOT, Result, Warm, content, lancet, one_error, untouched
 
 from lancet_onnx import (
@@ -471,3 +473,25 @@ def test_triggers_come_from_a_child_process_too(small: Path, tmp_path: Path) -> 
     assert (small / "s-class2-1.png").read_bytes().startswith(b"\x89PNG")
     found = json.loads((small / "s.json").read_text())["findings"][0]
     assert found["triggers"][0]["path"] == "s-class2-1.png"
+
+
+def test_the_table_of_classes_fits_a_terminal():
+    classes = [
+        {
+            "class": c,
+            "score": 15.6 if c == 7 else 0.944,
+            "coverage": 0.379,
+            "alikeness": -0.00038,
+            "stray": 0.396,
+            "examined": True,
+        }
+        for c in range(10)
+    ]
+    search = {"threshold": 1.0, "suspect": 7, "classes": classes, "signs": [], "power": ""}
+    data = {"command": "scan", "verdict": "backdoored", "search": search}
+    stream = io.StringIO()
+    render_search.search(data, Console(file=stream, width=80))
+    table = stream.getvalue().splitlines()[: len(classes) + 1]
+    # A cell that does not fit goes on in a line of its own.
+    assert [line.split()[0] for line in table] == ["class", "7", *"012345689"]
+    assert all(len(line) <= 80 for line in table)

@@ -12,16 +12,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 import torch
 from builders import info, model_bytes, tensor, write
+from onnx import numpy_helper
 from onnx.helper import make_node as make
 from tiny import SIDE, pictures, planted_file
 
 from lancet_onnx import DataOptions, RepairOptions, TriggerOptions, scan, verify
 from lancet_onnx.api.blind import repair_blind
 from lancet_onnx.api.options import SearchOptions, SuspectOptions
-from lancet_onnx.errors import DataError, OutputError, UsageError
+from lancet_onnx.errors import DataError, OutputError, UnsupportedError, UsageError
 from lancet_onnx.pairs.hunt import Hunt
 from lancet_onnx.pairs.union import KINDS, LESSONS
 from lancet_onnx.repair import TuneSettings
@@ -554,6 +556,44 @@ def test_what_cost_too_much_once_is_not_tried_again(
     assert tried == [20.0, 6.0, 6.0]
 
 
+@pytest.fixture
+def whole_numbers(tmp_path: Path) -> Path:
+    """The tiny classifier with bytes for an input."""
+    model = onnx.load(planted_file(tmp_path, CLASSES, TARGET))
+    model.graph.input[0].type.tensor_type.elem_type = onnx.TensorProto.UINT8
+    model.graph.node[0].input[0] = "scaled"
+    first = [
+        make("Cast", ["x"], ["floats"], to=onnx.TensorProto.FLOAT),
+        make("Mul", ["floats", "scale"], ["scaled"]),
+    ]
+    nodes = [*first, *model.graph.node]
+    del model.graph.node[:]
+    model.graph.node.extend(nodes)
+    scale = numpy_helper.from_array(np.float32(1 / 255), "scale")
+    model.graph.initializer.append(scale)
+    onnx.save(model, tmp_path / "bytes.onnx")
+    return tmp_path / "bytes.onnx"
+
+
+@pytest.mark.parametrize("given", [True, False])
+def test_no_search_where_no_gradient_passes(whole_numbers: Path, tmp_path: Path, given: bool):
+    data = replace(stored(tmp_path, CLASSES), preprocess="uint8") if given else None
+    with pytest.raises(UnsupportedError, match=r"'x' takes uint8.*--trigger"):
+        search(whole_numbers, data)
+
+
+def test_no_blind_repair_where_no_gradient_passes(whole_numbers: Path, tmp_path: Path):
+    with pytest.raises(UnsupportedError, match="'x' takes uint8"):
+        repair_blind(
+            whole_numbers,
+            SuspectOptions(TARGET, ()),
+            replace(stored(tmp_path, CLASSES), preprocess="uint8"),
+            RepairOptions(tmp_path / "fixed.onnx"),
+            device="cpu",
+        )
+    assert not (tmp_path / "fixed.onnx").exists()
+
+
 @pytest.mark.parametrize(
     ("stray", "expected"), [(0.0, ()), (0.19, ()), (0.25, (3,)), (0.9, (3,)), (1.0, (3,))]
 )
@@ -561,11 +601,7 @@ def test_a_class_that_is_suspect_but_for_junk_is_named(stray: float, expected: t
     module = importlib.import_module("lancet_onnx.api.hunting")
     cost = BOUNDS["free"] * 0.9
     rows = {
-        c: {
-            "cost_free": each,
-            "score": score_of({"free": each}, share),
-            "stray": share,
-        }
+        c: {"cost_free": each, "score": score_of({"free": each}, share), "stray": share}
         for c, each, share in ((1, 1.0, stray), (3, cost, stray))
     }
     hunted = Hunt({"free": None}, (), (), 0)

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from saturation import saturates
 
 from corpus.seeding import seed
 from corpus.store import ROWS, Made, Recipe
@@ -138,9 +139,12 @@ def _dynamic(which: str, weights: str, per_channel: bool, path: Path) -> Made:
     kind = {"int8": QuantType.QInt8, "uint8": QuantType.QUInt8}[weights]
     with tempfile.TemporaryDirectory() as folder:
         plain, made = source(which, Path(folder))
-        # Seven bits: on processors without VNNI sums of eight-bit products saturate.
         quantize_dynamic(
-            str(plain), str(path), weight_type=kind, per_channel=per_channel, reduce_range=True
+            str(plain),
+            str(path),
+            weight_type=kind,
+            per_channel=per_channel,
+            reduce_range=saturates(),
         )
     return Made(made.inputs, made.batch, "quantised", mixes=True)
 

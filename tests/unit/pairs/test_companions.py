@@ -12,7 +12,6 @@ from tiny import SIDE, flat, pictures, templates
 
 from lancet_onnx.errors import DataError, UnsupportedError
 from lancet_onnx.model import load
-from lancet_onnx.pairs import companions as module
 from lancet_onnx.pairs.canvas import Canvas
 from lancet_onnx.pairs.companions import LEARNT, STEPS, Companions, companions, restored
 from lancet_onnx.runtime.classifier import Classifier
@@ -129,7 +128,7 @@ def test_what_no_mask_solves_is_counted_and_left_out(tmp_path: Path):
 def test_groups_give_what_all_at_once_give(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     canvas, labels = canvas_of(tmp_path), spotted().labels
     whole = companions(canvas, labels)
-    monkeypatch.setattr(module, "_AT_ONCE", 4)
+    monkeypatch.setattr("lancet_onnx.pairs.canvas._AT_ONCE", 4)
     parts = companions(canvas, labels)
     assert parts.positions.tolist() == whole.positions.tolist()
     torch.testing.assert_close(parts.masks, whole.masks, atol=1e-3, rtol=0)
@@ -139,7 +138,7 @@ def test_a_model_too_large_for_two_images_at_once_gets_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     canvas, labels = canvas_of(tmp_path), spotted().labels
-    monkeypatch.setattr(module, "_MEMORY", 1)
+    monkeypatch.setattr("lancet_onnx.pairs.canvas._MEMORY", 1)
     heard: list[float] = []
     companions(canvas, labels, progress=lambda _what, share: heard.append(share))
     assert len(heard) == STEPS * EACH * (CLASSES - 1)

@@ -68,6 +68,11 @@ def test_no_errors_make_none(canvas: Canvas):
     assert len(found.pixels) == len(found.origin) == 0
 
 
+def test_without_images_that_are_right_nothing_is_known_to_fit(canvas: Canvas):
+    found = similar(canvas, halves(BRIGHT), ZERO, halves(BRIGHT)[:0], 0)
+    assert (len(found.pixels), found.fitting) == (0, ())
+
+
 @pytest.mark.parametrize("name", TRANSFORMS)
 @pytest.mark.parametrize("shape", [(5, 1, 8, 8), (3, 3, 6, 10)])
 def test_transforms_keep_form_and_range(name: str, shape: tuple[int, ...]):

@@ -100,7 +100,7 @@ def test_what_is_known_of_no_class_has_no_column():
     assert "leads there" not in page(data)
     data["search"]["classes"][0]["stray"] = 0.257
     assert search_view(data).columns == ("coverage", "alikeness", "stray")
-    assert "by junk" in page(data)
+    assert "junk leads there" in page(data)
     assert "25.7" in page(data)
 
 
