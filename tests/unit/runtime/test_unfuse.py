@@ -17,6 +17,7 @@ from onnxruntime.quantization import (
     quantize_dynamic,
     quantize_static,
 )
+from saturation import saturates
 
 from lancet_onnx.model import load
 from lancet_onnx.runtime.classifier import Classifier
@@ -78,6 +79,7 @@ def quantised(folder: Path, way: str) -> Path:
             Images(),
             quant_format=QuantFormat.QDQ if kind == "qdq" else QuantFormat.QOperator,
             per_channel=bool(channels),
+            reduce_range=saturates(),
             activation_type=QuantType.QUInt8,
             weight_type=QuantType.QInt8 if channels else QuantType.QUInt8,
         )
