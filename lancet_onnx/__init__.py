@@ -18,6 +18,7 @@ from lancet_onnx.errors import LancetError
 
 if TYPE_CHECKING:
     from lancet_onnx.api import (
+        CorrectOptions,
         DataOptions,
         RepairOptions,
         SearchOptions,
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
         load,
         repair,
         repair_blind,
+        repair_errors,
         revert_patch,
         scan,
         show_patch,
@@ -41,6 +43,7 @@ if TYPE_CHECKING:
     )
 
 __all__ = [
+    "CorrectOptions",
     "DataOptions",
     "LancetError",
     "RepairOptions",
@@ -57,6 +60,7 @@ __all__ = [
     "load",
     "repair",
     "repair_blind",
+    "repair_errors",
     "revert_patch",
     "scan",
     "show_patch",

@@ -22,6 +22,7 @@ from lancet_onnx_cli.options import (
     ColorOption,
     DataPath,
     DeviceOption,
+    Errors,
     Formats,
     GuardCount,
     LayoutOption,
@@ -35,6 +36,7 @@ from lancet_onnx_cli.options import (
     Position,
     PreprocessOption,
     Quiet,
+    Regression,
     Reports,
     ResizeOption,
     Seed,
@@ -150,6 +152,7 @@ def repair_command(
     from_scan: Annotated[
         Path | None, typer.Option("--from", help="JSON of a scan: its triggers and target.")
     ] = None,
+    errors: Errors = None,
     data: DataPath = None,
     method: Annotated[Method, typer.Option(help="What is done to weights.")] = ("auto"),
     as_published: Annotated[
@@ -159,6 +162,7 @@ def repair_command(
         bool, typer.Option(help="Keep the edited layer's mean output by moving its bias.")
     ] = True,
     max_accuracy_loss: Loss = 0.01,
+    max_regression: Regression = None,
     pairs: PairCount = 20,
     stop: StopCount = 500,
     guard: GuardCount = 1000,
@@ -192,28 +196,41 @@ def repair_command(
     quiet: Quiet = False,
     verbose: Verbose = False,
 ) -> int:
-    """Change the few weights that cause it; write a new model."""
+    """Change the few weights that cause a backdoor or errors; write a new model."""
     shown = Output.of(formats, None, quiet=quiet, verbose=verbose, reports=reports)
-    if trigger is None and from_scan is None:
-        raise typer.BadParameter(
-            "repair needs --trigger (a picture) or --from (the JSON of a scan)"
-        )
     place = place_of(position)
     options = data_of(data, preprocess, mean, std, color, layout, resize, answer)
     if options.path is None:
-        raise typer.BadParameter("repair needs --data: clean images, labelled or not")
-    spare(shown, model, trigger, mask, options.path, from_scan, output_path, patch)
-    from lancet_onnx.api import RepairOptions, Sizes, SuspectOptions, TriggerOptions
+        raise typer.BadParameter(
+            "repair needs --data: clean images, labelled or not (labelled where errors are "
+            "repaired)"
+        )
+    known = trigger or from_scan
+    if known is None:
+        why = "is of a trigger; give --trigger or --from as well, or leave it away to repair errors"
+        refuse(why, mask=mask, trigger_mode=trigger_mode, position=place, target=target)
+    else:
+        why = "is of errors on honest images; leave --trigger and --from away"
+        refuse(why, errors=errors, max_regression=max_regression)
+    spare(shown, model, trigger, mask, options.path, from_scan, errors, output_path, patch)
+    from lancet_onnx.api import CorrectOptions, RepairOptions, Sizes, SuspectOptions
 
-    against: TriggerOptions | SuspectOptions
+    call = "repair"
+    against: dict[str, object]
     if from_scan is not None:
-        against = suspected(from_scan, model, trigger, mask, trigger_mode, place, target)
+        found = suspected(from_scan, model, trigger, mask, trigger_mode, place, target)
+        blind = isinstance(found, SuspectOptions)
+        call = "repair_blind" if blind else call
+        against = {"suspects" if blind else "trigger": found}
     elif trigger is not None:
-        against = trigger_of(trigger, mask, trigger_mode, place, target)
-    blind = isinstance(against, SuspectOptions)
+        against = {"trigger": trigger_of(trigger, mask, trigger_mode, place, target)}
+    else:
+        call = "repair_errors"
+        allowed = {} if max_regression is None else {"max_regression": max_regression}
+        against = {"correct": CorrectOptions(errors, **allowed)}
     arguments = {
         "model": model,
-        "suspects" if blind else "trigger": against,
+        **against,
         "data": options,
         "options": RepairOptions(
             output_path,
@@ -231,7 +248,7 @@ def repair_command(
         "seed": seed,
     }
     limits = limits_of(memory_limit, timeout, usual=False)
-    return emit(run("repair_blind" if blind else "repair", arguments, limits, shown), shown)
+    return emit(run(call, arguments, limits, shown), shown)
 
 
 @app.command("verify")

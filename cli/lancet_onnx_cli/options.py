@@ -85,6 +85,22 @@ Loss = Annotated[
     float,
     typer.Option(min=0.0, max=1.0, help="Budget: share of clean images that may be lost."),
 ]
+Errors = Annotated[
+    Path | None,
+    typer.Option(
+        "--errors",
+        help="Misclassified images with true labels (as --data); without it and without a trigger, "
+        "the errors in --data are repaired.",
+    ),
+]
+Regression = Annotated[
+    float | None,
+    typer.Option(
+        min=0.0,
+        max=1.0,
+        help="Errors only: share of right images that may be wrong afterwards (default 0.02).",
+    ),
+]
 PairCount = Annotated[
     int, typer.Option("--pairs", min=4, metavar="K", help="Pairs to locate weights on.")
 ]

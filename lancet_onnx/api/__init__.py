@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from lancet_onnx.api.blind import repair_blind
+    from lancet_onnx.api.correcting import repair_errors
     from lancet_onnx.api.inspecting import doctor, inspect
     from lancet_onnx.api.options import (
+        CorrectOptions,
         DataOptions,
         RepairOptions,
         SearchOptions,
@@ -35,8 +37,10 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "lancet_onnx.api.blind": ("repair_blind",),
+    "lancet_onnx.api.correcting": ("repair_errors",),
     "lancet_onnx.api.inspecting": ("doctor", "inspect"),
     "lancet_onnx.api.options": (
+        "CorrectOptions",
         "DataOptions",
         "RepairOptions",
         "SearchOptions",
@@ -60,6 +64,7 @@ _HOMES = {
 _WHERE = {name: home for home, names in _HOMES.items() for name in names}
 
 __all__ = [
+    "CorrectOptions",
     "DataOptions",
     "RepairOptions",
     "SearchOptions",
@@ -75,6 +80,7 @@ __all__ = [
     "load",
     "repair",
     "repair_blind",
+    "repair_errors",
     "revert_patch",
     "scan",
     "show_patch",

@@ -78,6 +78,21 @@ class SuspectOptions:
 
 
 @dataclass(frozen=True, slots=True)
+class CorrectOptions:
+    """Which errors on honest images are repaired, and what that may break.
+
+    Attributes:
+        errors: misclassified images with their true labels, in a form that data may have; None
+            takes those of the data.
+        max_regression: how many of the held-out images that were right may be wrong after it, 0
+            to 1.
+    """
+
+    errors: Path | None = None
+    max_regression: float = 0.02
+
+
+@dataclass(frozen=True, slots=True)
 class RepairOptions:
     """How to repair and what to write.
 

@@ -177,32 +177,44 @@ def prepare(subject: Subject, options: DataOptions) -> Prepared:
     Raises:
         DataError: unusable data, labels outside the classes, or a wrong preprocessing.
     """
-    if options.path is None:
-        raise DataError("no images: give --data")
-    spec = subject.classifier.signature.input
-    raw = options.preprocess == "none"
-    if raw:
-        names = tuple(part.name for part in subject.classifier.signature.parts)
-        samples = read_samples(options.path, (0, 0, 0), raw=True, names=names)
-        wanted = tuple(d for d in (spec.shape or ())[1:])
-        found = samples.images.shape[1:]
-        if len(found) != len(wanted) or any(
-            isinstance(d, int) and d != n for d, n in zip(wanted, found, strict=True)
-        ):
-            raise DataError(f"{options.path}: inputs of shape {found}; the model takes {wanted}")
-        layout = "nchw"
-    else:
-        shape, layout = image_shape(spec, options.layout)
-        samples = read_samples(options.path, shape, crop=options.resize == "shortest")
+    samples, layout = read_images(subject, options)
     if len(samples) < FEWEST_IMAGES:
         raise DataError(
             f"{options.path}: only {len(samples)} images, too few to say anything; give at least "
             f"{4 * FEWEST_IMAGES}, of several classes"
         )
-    _check_labels(samples, subject.classifier.signature.classes)
+    check_labels(samples, subject.classifier.signature.classes)
+    if samples.labels is not None and len(np.unique(samples.labels)) < 2:
+        raise DataError(
+            f"{samples.source}: all images are of class {samples.labels[0]}; images of at least "
+            "two classes are needed"
+        )
     told = settled(subject, options)
     preprocess = resolve(subject.ort, samples, told, layout, str(subject.model.path))
     return Prepared(samples, preprocess)
+
+
+def read_images(subject: Subject, options: DataOptions) -> tuple[Samples, str]:
+    """Read images of the model's size, and say in which axis order it takes them.
+
+    Raises:
+        DataError: no path, unusable images, or raw inputs of another shape.
+    """
+    if options.path is None:
+        raise DataError("no images: give --data")
+    spec = subject.classifier.signature.input
+    if options.preprocess != "none":
+        shape, layout = image_shape(spec, options.layout)
+        return read_samples(options.path, shape, crop=options.resize == "shortest"), layout
+    names = tuple(part.name for part in subject.classifier.signature.parts)
+    samples = read_samples(options.path, (0, 0, 0), raw=True, names=names)
+    wanted = tuple(d for d in (spec.shape or ())[1:])
+    found = samples.images.shape[1:]
+    if len(found) != len(wanted) or any(
+        isinstance(d, int) and d != n for d, n in zip(wanted, found, strict=True)
+    ):
+        raise DataError(f"{options.path}: inputs of shape {found}; the model takes {wanted}")
+    return samples, "nchw"
 
 
 def settled(subject: Subject, options: DataOptions) -> Preprocess | None:
@@ -282,7 +294,12 @@ def likely_target(labels: Labels, true: np.ndarray | None, classes: int) -> int:
     return int(gains.argmax())
 
 
-def _check_labels(samples: Samples, classes: int) -> None:
+def check_labels(samples: Samples, classes: int) -> None:
+    """Refuse labels that the model does not have.
+
+    Raises:
+        DataError: one of them is outside of its classes.
+    """
     if samples.labels is None:
         return
     outside = np.flatnonzero((samples.labels < 0) | (samples.labels >= classes))
@@ -290,11 +307,6 @@ def _check_labels(samples: Samples, classes: int) -> None:
         raise DataError(
             f"{samples.source}: image {outside[0]} has the label {samples.labels[outside[0]]}, but "
             f"the model has {classes} classes (0 to {classes - 1}); are these images for it?"
-        )
-    if len(np.unique(samples.labels)) < 2:
-        raise DataError(
-            f"{samples.source}: all images are of class {samples.labels[0]}; images of at least "
-            "two classes are needed"
         )
 
 

@@ -52,6 +52,11 @@ def _stored(trigger: Trigger) -> Image.Image:
     return Image.fromarray((np.clip(pixels, 0, 1) * 255 + 0.5).astype(np.uint8), "RGBA")
 
 
+def image_png(pixels: Floats) -> bytes:
+    """Return one image (H, W, C) in [0, 1]."""
+    return _png(pixels)
+
+
 def pair_png(good: Floats, bad: Floats) -> bytes:
     """Return x' (clean) and x (triggered) side by side; both (H, W, C) in [0, 1]."""
     gap = np.ones((good.shape[0], max(1, good.shape[1] // 16), good.shape[2]), np.float32)

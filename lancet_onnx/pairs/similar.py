@@ -55,19 +55,28 @@ def similar(
         seed: of the amounts.
     """
     draw = torch.Generator().manual_seed(seed)
-    few = right[:_JUDGED_ON]
-    labels = canvas.read(few)
-    fitting, pixels, origin = [], [errors[:0]], [torch.zeros(0, dtype=torch.int64)]
-    for name, transform in TRANSFORMS.items() if canvas.layout and len(errors) and len(few) else ():
-        kept = canvas.read(transform(few, draw)) == labels
-        if float(kept.float().mean()) < FITS:
-            continue
-        fitting.append(name)
-        made = transform(errors, draw)
+    names = fitting(canvas, right, seed) if len(errors) else ()
+    pixels, origin = [errors[:0]], [torch.zeros(0, dtype=torch.int64)]
+    for name in names:
+        made = TRANSFORMS[name](errors, draw)
         wrong = (canvas.read(made) != true).nonzero()[:, 0]
         pixels.append(made[wrong])
         origin.append(wrong.cpu())
-    return Similar(torch.cat(pixels), torch.cat(origin), tuple(fitting))
+    return Similar(torch.cat(pixels), torch.cat(origin), names)
+
+
+def fitting(canvas: Canvas, right: torch.Tensor, seed: int) -> tuple[str, ...]:
+    """Return the names of the transforms that keep the label of `FITS` of the images `right`."""
+    draw = torch.Generator().manual_seed(seed)
+    few = right[:_JUDGED_ON]
+    if not canvas.layout or not len(few):
+        return ()
+    labels = canvas.read(few)
+
+    def kept(transform: Transform) -> float:
+        return float((canvas.read(transform(few, draw)) == labels).float().mean())
+
+    return tuple(name for name, transform in TRANSFORMS.items() if kept(transform) >= FITS)
 
 
 def turned(images: torch.Tensor, draw: torch.Generator) -> torch.Tensor:

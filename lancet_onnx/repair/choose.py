@@ -8,8 +8,9 @@ from dataclasses import dataclass
 
 from lancet_onnx.repair.flip import Candidate, Settings, search
 from lancet_onnx.repair.judging import Judge, Judged, Offer
+from lancet_onnx.repair.moving import weights_of
 from lancet_onnx.repair.training import TuneSettings
-from lancet_onnx.repair.tune import pruned, tune, weights_of
+from lancet_onnx.repair.tune import pruned, tune
 from lancet_onnx.runtime.classifier import Classifier
 from lancet_onnx.samples import Material
 from lancet_onnx.scores import Location

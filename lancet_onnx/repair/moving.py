@@ -75,3 +75,19 @@ class Moving:
                 spread = (v / (1 - BETA2**self.taken)).sqrt() + _EPSILON
                 move = m / (1 - BETA1**self.taken) / spread
                 self.deltas[name] -= size * self.unit[name] * move * kept[name]
+
+
+def weights_of(classifier: Classifier) -> int:
+    """Return how many numbers the model's leaves hold."""
+    return sum(leaf.numel() for leaf in classifier.module.leaves.values())
+
+
+def top(scores: Mapping[ParamName, torch.Tensor], count: int) -> Tensors:
+    """Return masks of the `count` highest scores over all leaves; never of a score of 0."""
+    flat = torch.cat([score.reshape(-1) for score in scores.values()])
+    best = flat.topk(min(count, len(flat))).indices
+    kept = torch.zeros_like(flat, dtype=torch.bool)
+    kept[best] = flat[best] > 0
+    parts = kept.split([score.numel() for score in scores.values()])  # type: ignore[no-untyped-call]
+    shaped = zip(scores.items(), parts, strict=True)
+    return {name: part.reshape(score.shape) for (name, score), part in shaped}

@@ -9,18 +9,16 @@ is decided elsewhere, on images that were not trained on.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 
-import torch
-
 from lancet_onnx.repair.judging import Judge, Offer
-from lancet_onnx.repair.moving import Tensors
+from lancet_onnx.repair.moving import Tensors, top, weights_of
 from lancet_onnx.repair.training import Trainer, TuneSettings
 from lancet_onnx.runtime.classifier import Classifier
 from lancet_onnx.runtime.layers import find_layers
 from lancet_onnx.samples import Pairs
-from lancet_onnx.types import ParamName, Progress, no_progress
+from lancet_onnx.types import Progress, no_progress
 
 _PRUNED = (0.5, 0.7, 0.85)
 _PRUNING_COSTS = 0.001
@@ -64,7 +62,7 @@ def tune(
         count = max(1, int(width * weights_of(classifier)))
         warm = number < len(settings.warm)
         rate = settings.rate * (0.001 / width) ** (1 / 3)
-        trainer.train(_top(scores, count), rate, settle=not warm)
+        trainer.train(top(scores, count), rate, settle=not warm)
         if not warm:
             deltas = {name: delta.clone() for name, delta in trainer.moving.deltas.items()}
             yield Proposal(width, deltas, trainer.moving.worth())
@@ -74,7 +72,7 @@ def tune(
 def offer_of(classifier: Classifier, proposal: Proposal, share: float = 1.0) -> Offer:
     """Return a proposal as an offer, with the worthiest `share` of its deltas."""
     moved = sum(int(delta.count_nonzero()) for delta in proposal.deltas.values())
-    kept = _top(proposal.worth, max(1, round(share * moved)))
+    kept = top(proposal.worth, max(1, round(share * moved)))
     params, nodes, weights = {}, [], 0
     for layer in find_layers(classifier):
         delta = proposal.deltas[layer.param] * kept[layer.param]
@@ -96,19 +94,3 @@ def pruned(classifier: Classifier, proposal: Proposal, judge: Judge) -> Offer:
         if judge.judge(smaller).cost <= most:
             return smaller
     return whole
-
-
-def weights_of(classifier: Classifier) -> int:
-    """Return how many numbers the model's leaves hold."""
-    return sum(leaf.numel() for leaf in classifier.module.leaves.values())
-
-
-def _top(scores: Mapping[ParamName, torch.Tensor], count: int) -> Tensors:
-    """Return masks of the `count` highest scores over all leaves; never of a score of 0."""
-    flat = torch.cat([score.reshape(-1) for score in scores.values()])
-    best = flat.topk(min(count, len(flat))).indices
-    kept = torch.zeros_like(flat, dtype=torch.bool)
-    kept[best] = flat[best] > 0
-    parts = kept.split([score.numel() for score in scores.values()])  # type: ignore[no-untyped-call]
-    shaped = zip(scores.items(), parts, strict=True)
-    return {name: part.reshape(score.shape) for (name, score), part in shaped}

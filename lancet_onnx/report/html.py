@@ -24,6 +24,8 @@ FIGURES = (
     ),
     ("recovery", "recovery", "triggered images that get their true label back"),
     ("clean_accuracy", "clean accuracy", "clean images classified right"),
+    ("repair_rate", "errors corrected", "images that were wrong and are right now"),
+    ("regression_rate", "right ones broken", "images that were right and are wrong now"),
     ("agreement", "agreement", "clean images with the same label as by the unrepaired model"),
 )
 """Name, heading and meaning of the figures, in the order in which people read them."""

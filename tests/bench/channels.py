@@ -8,9 +8,8 @@ import math
 import torch
 
 from lancet_onnx.repair import Offer, TuneSettings
-from lancet_onnx.repair.moving import Tensors
+from lancet_onnx.repair.moving import Tensors, weights_of
 from lancet_onnx.repair.training import Trainer
-from lancet_onnx.repair.tune import weights_of
 from lancet_onnx.runtime.classifier import Classifier
 from lancet_onnx.runtime.layers import Layer, find_layers
 from lancet_onnx.samples import Pairs

@@ -11,8 +11,9 @@ from builders import dense, open_bytes
 
 from lancet_onnx.repair import Judge, Judged, Offer, TuneSettings, tune
 from lancet_onnx.repair.choose import ABOUT_AS_MANY, AS_GOOD, pick
+from lancet_onnx.repair.moving import top, weights_of
 from lancet_onnx.repair.training import Trainer, _height_and_width
-from lancet_onnx.repair.tune import Proposal, _top, offer_of, pruned, weights_of
+from lancet_onnx.repair.tune import Proposal, offer_of, pruned
 from lancet_onnx.runtime.classifier import Classifier
 from lancet_onnx.samples import Pairs
 
@@ -85,10 +86,10 @@ def test_the_same_seed_gives_the_same_weights(backdoored: Classifier, pairs: Pai
 
 def test_equal_scores_do_not_widen_an_edit():
     scores = {"a": torch.ones(2, 3), "b": torch.tensor([1.0, 0.0, 2.0])}
-    kept = _top(scores, 4)
+    kept = top(scores, 4)
     assert sum(int(mask.sum()) for mask in kept.values()) == 4
     assert kept["b"].tolist()[1:] == [False, True]
-    assert not _top({"a": torch.zeros(3)}, 2)["a"].any()
+    assert not top({"a": torch.zeros(3)}, 2)["a"].any()
 
 
 def test_what_a_sure_model_would_learn_is_no_dust(backdoored: Classifier, pairs: Pairs):

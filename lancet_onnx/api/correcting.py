@@ -1,0 +1,294 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`repair --errors`: few weights learn what misclassified images should be called."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from lancet_onnx.api.committing import (
+    Written,
+    closing_words,
+    destination,
+    open_repairable,
+    refuse_switches,
+    write_judged,
+)
+from lancet_onnx.api.corrected import correction_body, correction_pictures
+from lancet_onnx.api.describing import (
+    data_digest,
+    describe_data,
+    describe_model,
+    located,
+    unreached_weights,
+)
+from lancet_onnx.api.given import Given, joined, read_given, without
+from lancet_onnx.api.options import CorrectOptions, DataOptions, RepairOptions
+from lancet_onnx.api.repair_body import changed_layers
+from lancet_onnx.api.subject import Clock, Prepared, Subject, prepare
+from lancet_onnx.api.teaching import Taught, teach
+from lancet_onnx.errors import DataError, UsageError
+from lancet_onnx.pairs.canvas import Canvas, check_gradients
+from lancet_onnx.repair import to_patch
+from lancet_onnx.repair.correct import PARTS, moved
+from lancet_onnx.report import Report
+from lancet_onnx.runtime.ort import Device, OrtModel
+from lancet_onnx.samples import Samples, Split
+from lancet_onnx.samples.core import Ints
+from lancet_onnx.types import Progress, no_progress
+from lancet_onnx.verify.correcting import judge_correction
+from lancet_onnx.verify.metrics import Rate, as_numbers, corrections
+from lancet_onnx.verify.policy import FEWEST_IMAGES, Decision
+
+ASIDE = 4
+"""One in so many of the tool's images says how far the weights go."""
+
+
+def repair_errors(
+    model: Path,
+    data: DataOptions,
+    options: RepairOptions,
+    correct: CorrectOptions | None = None,
+    *,
+    device: Device = "auto",
+    seed: int = 0,
+    progress: Progress = no_progress,
+) -> Report:
+    """Repair the images that `model` gets wrong, those of the data or others with their labels.
+
+    One half of the data (and of the errors, if they are given apart) is learnt from and chooses;
+    every figure comes from the other half, run by onnxruntime on the written file. Nothing is
+    written unless more of those images got better than worse (or `options.keep`).
+
+    Raises:
+        LancetError: unusable model, data, errors or output path; nothing is written.
+    """
+    correct = correct or CorrectOptions()
+    if options.method not in ("auto", "tune"):
+        raise UsageError(
+            f"--method {options.method} silences triggers; errors on honest images are repaired by "
+            "tuning. Leave --method away"
+        )
+    clock = Clock()
+    patch_path = destination(options, [model, data.path, correct.errors])
+    with clock.stage("load"):
+        subject = open_repairable(model, device, data, options, clock)
+        check_gradients(subject.classifier)
+    with clock.stage("prepare"):
+        prepared = prepare(subject, data)
+        if prepared.samples.labels is None:
+            raise DataError(
+                f"{prepared.samples.source}: no labels; which images the model gets wrong, and "
+                "what a repair breaks, show true labels only. Give class folders, an .npz with x "
+                "and y, or a CSV of path,label"
+            )
+        split = Split.of(prepared.samples, seed)
+        given = None
+        if correct.errors is not None:
+            given = read_given(subject, prepared, data, correct.errors, split)
+        few = prepared.few(split.tool)
+        parity = subject.parity(few)
+        asleep = refuse_switches(subject, few)
+    with clock.stage("measure before", len(split.figures)):
+        evidence = _Evidence.of(subject, prepared, split.figures, given, correct.max_regression)
+    with clock.stage("learn"):
+        lessons = _Lessons.of(subject, prepared, split.tool, given, seed)
+        nothing = _nothing_to_repair(evidence, lessons)
+        taught, parts, part = None, [], None
+        if nothing is None:
+            taught = teach(
+                lessons.canvas, lessons.true, seed,
+                published=options.as_published, progress=progress,
+            )  # fmt: skip
+            parts = [lessons.judged(taught, part) for part in PARTS]
+            part = max(PARTS, key=lambda p: (parts[PARTS.index(p)]["net"], -p))
+    if taught is None or part is None:
+        written = Written(evidence.before, nothing or Decision("not_repaired", ()), None)
+    else:
+        with clock.stage("write and verify", 2 * len(evidence.figures)):
+            params = moved(subject.classifier, taught.deltas, part)
+            described = (
+                f"{taught.how} | part {part} of the way | on(errors={lessons.errors}, "
+                f"images={len(lessons.true)}, data={data_digest(prepared.samples)[:16]}, "
+                f"preprocess={prepared.preprocess})"
+            )
+            patch = to_patch(subject.model, params, described, seed, {})
+            written = write_judged(subject, patch, patch_path, evidence, None, options, device)
+    now = evidence.now if written.after is not evidence.before else evidence.original
+    body = {
+        "method": "as-published" if options.as_published else "tune",
+        "layers": changed_layers(subject, written.patch),
+        "weights_changed": written.patch.size if written.patch else 0,
+        "before": as_numbers(evidence.before),
+        "after": as_numbers(written.after),
+        "output": written.output,
+        "patch": written.patch_file,
+        "model": describe_model(subject),
+        "corrections": correction_body(
+            evidence.original, now, evidence.true, split.figures.classes
+        ),
+        "errors": _describe_errors(given, lessons, evidence, taught),
+        "located": located(taught.location if taught else None),
+        "parts": [{**found, "chosen": p == part} for p, found in zip(PARTS, parts, strict=False)],
+        "unreached": unreached_weights(subject, few),
+        "data": describe_data(prepared, split),
+        "parity": {"largest": parity.largest, "agreement": parity.agreement},
+        "environment": subject.environment(seed),
+        "stages": clock.stages,
+        "seconds": clock.seconds,
+    }
+    pictures = correction_pictures(split.figures, evidence.original, now)
+    words = _said(given)
+    reasons = (*closing_words(model, written.decision, None, asleep), *words)
+    return Report("repair", written.decision.verdict, reasons, body, pictures)
+
+
+@dataclass(slots=True, eq=False)
+class _Evidence:
+    """What a repaired model is judged by: images that nothing else has seen.
+
+    `now` are the labels of the model that was judged last.
+    """
+
+    prepared: Prepared
+    figures: Samples
+    held_out: Samples | None
+    original: Ints
+    now: Ints
+    before: dict[str, Rate]
+    max_regression: float
+    given: Rate | None = None
+
+    @classmethod
+    def of(
+        cls,
+        subject: Subject,
+        prepared: Prepared,
+        figures: Samples,
+        given: Given | None,
+        max_regression: float,
+    ) -> _Evidence:
+        original = subject.ort.labels(prepared.inputs(figures))
+        assert figures.labels is not None  # noqa: S101 - unlabelled data was refused
+        # What got better and worse means nothing before.
+        known = corrections(original, original, figures.labels)
+        before = {name: known[name] for name in ("agreement", "clean_accuracy")}
+        right = int((original == figures.labels).sum())
+        if right < FEWEST_IMAGES:
+            raise DataError(
+                f"{figures.source}: {right} of {len(figures)} images that a repair is judged by "
+                f"are right now; at least {FEWEST_IMAGES} are needed to see what it breaks. Give "
+                "more images"
+            )
+        held = given.held_out if given is not None and len(given.held_out) else None
+        return cls(prepared, figures, held, original, original, before, max_regression)
+
+    @property
+    def true(self) -> Ints:
+        assert self.figures.labels is not None  # noqa: S101 - unlabelled data was refused
+        return self.figures.labels
+
+    def judge(self, model: OrtModel, max_loss: float) -> tuple[dict[str, Rate], Decision]:
+        self.now = model.labels(self.prepared.inputs(self.figures))
+        after = corrections(self.now, self.original, self.true)
+        if self.held_out is not None:
+            labels = model.labels(self.prepared.inputs(self.held_out))
+            assert self.held_out.labels is not None  # noqa: S101 - unlabelled errors are refused
+            self.given = Rate.of(labels == self.held_out.labels)
+        return after, judge_correction(after, self.given, self.max_regression)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Lessons:
+    """Images that are learnt from, and some aside that say how far the weights go."""
+
+    canvas: Canvas
+    true: torch.Tensor
+    inputs: torch.Tensor
+    aside: torch.Tensor
+
+    @classmethod
+    def of(
+        cls, subject: Subject, prepared: Prepared, tool: Samples, given: Given | None, seed: int
+    ) -> _Lessons:
+        order = np.random.default_rng(seed).permutation(len(tool))
+        cut = len(order) // ASIDE
+        aside, learnt = tool.take(order[:cut]), tool.take(order[cut:])
+        if given is not None and len(given.learnt):
+            # An error of the data's that is given is learnt from, so it cannot choose.
+            aside = without(aside, given.learnt)
+            learnt = joined(without(learnt, given.learnt), given.learnt)
+        device = subject.classifier.module.device
+        canvas = Canvas.of(subject.classifier, learnt, prepared.preprocess)
+        inputs = subject.classifier.tensor(prepared.inputs(aside))
+        true, chosen = (torch.from_numpy(s.labels).to(device) for s in (learnt, aside))
+        return cls(canvas, true, inputs, chosen)
+
+    @property
+    def errors(self) -> int:
+        return int((self.canvas.labels != self.true).sum())
+
+    def judged(self, taught: Taught, part: float) -> dict[str, float]:
+        """Return what got better and worse of the images aside."""
+        classifier = self.canvas.classifier
+        before = classifier.logits(self.inputs).argmax(1) == self.aside
+        params = moved(classifier, taught.deltas, part)
+        after = classifier.logits(self.inputs, params).argmax(1) == self.aside
+        better, worse = int((after & ~before).sum()), int((before & ~after).sum())
+        return {
+            "part": part,
+            "images": len(self.aside),
+            "better": better,
+            "worse": worse,
+            "net": better - worse,
+        }
+
+
+def _nothing_to_repair(evidence: _Evidence, lessons: _Lessons) -> Decision | None:
+    wrong = int((evidence.original != evidence.true).sum())
+    if lessons.errors and (wrong or evidence.held_out is not None):
+        return None
+    return Decision(
+        "not_repaired",
+        (
+            f"nothing was changed: of the images that are learnt from {lessons.errors} are wrong, "
+            f"of those that judge a repair {wrong}; both need some. Give more images, or errors "
+            "with --errors",
+        ),
+    )
+
+
+def _describe_errors(
+    given: Given | None, lessons: _Lessons, evidence: _Evidence, taught: Taught | None
+) -> dict[str, object]:
+    """Return how many errors served for what."""
+    rate = evidence.given
+    return {
+        "learnt_from": lessons.errors,
+        "given": given.count if given else None,
+        "no_errors": given.no_errors if given else None,
+        "also_in_data": given.known if given else None,
+        "held_out": len(given.held_out) if given else None,
+        "held_out_corrected": rate.count if rate is not None else None,
+        "without_companion": taught.unsolved if taught and taught.location else None,
+    }
+
+
+def _said(given: Given | None) -> tuple[str, ...]:
+    if given is None:
+        return ()
+    words = []
+    if given.no_errors:
+        words.append(
+            f"{given.no_errors} of the {given.count} images that were given as errors are right "
+            "already and were left out"
+        )
+    if given.known:
+        words.append(
+            f"{given.known} of the errors are among the data as well; they stay in their half of "
+            "it, so that none is learnt from and reported"
+        )
+    return tuple(words)

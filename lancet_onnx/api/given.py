@@ -1,0 +1,122 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Errors that a user gives: read, checked, and halved so that none is learnt from and reported."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lancet_onnx.api.options import DataOptions
+from lancet_onnx.api.subject import Prepared, Subject, check_labels, read_images
+from lancet_onnx.errors import DataError
+from lancet_onnx.samples import Samples, Split
+from lancet_onnx.samples.core import Ints
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Given:
+    """Errors that were given apart from the data.
+
+    Attributes:
+        learnt: those that the repair learns from.
+        held_out: those that it is told by.
+        count: how many images were given.
+        no_errors: how many of them the model gets right; they are left out.
+        known: how many of the errors are among the data as well.
+    """
+
+    learnt: Samples
+    held_out: Samples
+    count: int
+    no_errors: int
+    known: int
+
+
+def read_given(
+    subject: Subject, prepared: Prepared, data: DataOptions, path: Path, split: Split
+) -> Given:
+    """Read the errors in `path` and halve them.
+
+    An error that is also among the data goes where the data's split has it; the others are halved
+    class by class.
+
+    Raises:
+        DataError: unusable or unlabelled images, labels that the model does not have or that
+            differ from the data's, or not one error.
+    """
+    found, _ = read_images(subject, replace(data, path=path))
+    if found.labels is None:
+        raise DataError(
+            f"{path}: no labels; what the model should say of its errors must be known. Give class "
+            "folders, an .npz with x and y, or a CSV of path,label"
+        )
+    check_labels(found, subject.classifier.signature.classes)
+    said = subject.ort.labels(prepared.inputs(found))
+    wrong = np.flatnonzero(said != found.labels)
+    if not len(wrong):
+        raise DataError(
+            f"{path}: the model gets all {len(found)} images right, so there is no error to "
+            "repair. Check the labels and the preprocessing"
+        )
+    errors = found.take(wrong)
+    assert errors.labels is not None  # noqa: S101 - `found` has labels
+    places = [_labels_of(half) for half in (split.tool, split.figures)]
+    marks = _marks(errors)
+    for mark, label, number in zip(marks, errors.labels.tolist(), wrong.tolist(), strict=True):
+        other = next((place[mark] for place in places if mark in place), label)
+        if other != label:
+            raise DataError(
+                f"{path}: image {number} has the label {label}, and {other} in {split.tool.source};"
+                " which one is true? Mend one of them"
+            )
+    in_tool, in_figures = (np.array([m in place for m in marks], bool) for place in places)
+    rest = ~(in_tool | in_figures)
+    halves = Split.of(errors.take(np.flatnonzero(rest)), split.seed)
+    return Given(
+        _joined(errors.take(np.flatnonzero(in_tool)), halves.tool),
+        _joined(errors.take(np.flatnonzero(in_figures)), halves.figures),
+        len(found),
+        len(found) - len(wrong),
+        int((~rest).sum()),
+    )
+
+
+def without(samples: Samples, others: Samples) -> Samples:
+    """Return the samples that are not among the others."""
+    known = set(_marks(others))
+    kept: Ints = np.flatnonzero([mark not in known for mark in _marks(samples)]).astype(np.int64)
+    return samples.take(kept)
+
+
+def joined(samples: Samples, others: Samples) -> Samples:
+    """Return all of both; images of whole numbers and of fractions become fractions."""
+    return _joined(samples, others)
+
+
+def _joined(first: Samples, second: Samples) -> Samples:
+    assert first.labels is not None  # noqa: S101 - only labelled images come here
+    assert second.labels is not None  # noqa: S101
+    alike = first.raw or first.images.dtype == second.images.dtype
+    images: Sequence[NDArray[np.generic]] = (
+        (first.images, second.images) if alike else (first.pixels, second.pixels)
+    )
+    return replace(
+        first,
+        images=np.concatenate(images),
+        labels=np.concatenate([first.labels, second.labels]),
+    )
+
+
+def _labels_of(samples: Samples) -> dict[bytes, int]:
+    labels = samples.labels
+    return dict(zip(_marks(samples), [] if labels is None else labels.tolist(), strict=False))
+
+
+def _marks(samples: Samples) -> list[bytes]:
+    """Return what tells each image from others, whatever its file holds pixels as."""
+    return [hashlib.blake2b(image.tobytes()).digest() for image in samples.pixels]

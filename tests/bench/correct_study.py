@@ -1,0 +1,181 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One model, its honest errors in two halves, and what methods of correcting them are given."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import numpy as np
+import torch
+
+from lancet_onnx.api.subject import Subject, prepare
+from lancet_onnx.api.teaching import error_pairs, plain_lessons, with_votes
+from lancet_onnx.locate import locate, locate_as_published
+from lancet_onnx.pairs.canvas import Canvas
+from lancet_onnx.repair.correct import CorrectSettings, fisher
+from lancet_onnx.repair.moving import Tensors, top, weights_of
+from lancet_onnx.runtime.classifier import Classifier, compute_device
+from lancet_onnx.runtime.layers import find_layers
+from lancet_onnx.samples import Material, Split
+from lancet_onnx.scores import Location
+from lancet_onnx.types import ParamName
+from tests.bench.compare_runs import Case
+
+ASIDE = 4
+"""One in so many images of the tool's half choose how far the weights go, and the rate."""
+
+GROUPS = 4
+SEEN_BEFORE = 3
+"""An error is similar by its labels if so many of the tool's errors have the same two."""
+
+
+@dataclass(frozen=True, eq=False)
+class Judged:
+    """Images that methods are judged by, and what the unrepaired model says of them."""
+
+    inputs: torch.Tensor
+    true: torch.Tensor
+    before: torch.Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class Study:
+    """What a method may learn from (`canvas`, `true`), choose by (`aside`), and is told by.
+
+    Attributes:
+        named: (N,) which of the errors of `figures` have the labels of errors learnt from.
+    """
+
+    case: Case
+    seed: int
+    classifier: Classifier
+    canvas: Canvas
+    true: torch.Tensor
+    aside: Judged
+    figures: Judged
+    named: torch.Tensor
+
+    @classmethod
+    def open(cls, case: Case, seed: int, device: str) -> Study:
+        """Halve the images as `repair` does."""
+        subject = Subject.open(case.model, "cpu")
+        prepared = prepare(subject, case.data)
+        split = Split.of(prepared.samples, seed)
+        classifier = Classifier(subject.model.graph, compute_device(device))
+        order = np.random.default_rng(seed).permutation(len(split.tool))
+        cut = len(order) // ASIDE
+        parts = {
+            "aside": split.tool.take(order[:cut]),
+            "learnt": split.tool.take(order[cut:]),
+            "figures": split.figures,
+        }
+        canvases, labels = {}, {}
+        for name, samples in parts.items():
+            assert samples.labels is not None, "errors are told by true labels"
+            canvases[name] = Canvas.of(classifier, samples, prepared.preprocess)
+            labels[name] = torch.from_numpy(samples.labels).to(classifier.module.device)
+        judged = {
+            name: Judged(canvas.inputs(canvas.pixels), labels[name], canvas.labels)
+            for name, canvas in canvases.items()
+        }
+        seen = Counter(_kinds(judged["learnt"]))
+        named = [seen[kind] >= SEEN_BEFORE for kind in _kinds(judged["figures"])]
+        return cls(
+            case,
+            seed,
+            classifier,
+            canvases["learnt"],
+            labels["learnt"],
+            judged["aside"],
+            judged["figures"],
+            torch.tensor(named, device=classifier.module.device),
+        )
+
+    @cached_property
+    def wrong(self) -> torch.Tensor:
+        """(N,) which images that are learnt from the model gets wrong."""
+        return self.canvas.labels != self.true
+
+    @cached_property
+    def budget(self) -> int:
+        """How many weights may change."""
+        return int(CorrectSettings().width * weights_of(self.classifier))
+
+    @cached_property
+    def material(self) -> Material:
+        """Pairs <error, companion>."""
+        return error_pairs(self.canvas, self.true, self.seed)[0]
+
+    @cached_property
+    def location(self) -> Location:
+        """Where our formulas find the errors."""
+        return locate(self.classifier, self.material)
+
+    @cached_property
+    def groups(self) -> list[tuple[Canvas, torch.Tensor, Location]]:
+        """Errors of the same two labels apart, the right images with each; where they sit."""
+        kinds = torch.stack([self.true, self.canvas.labels], 1)
+        counted = Counter(map(tuple, kinds[self.wrong].tolist()))
+        found = []
+        for kind, _ in counted.most_common(GROUPS):
+            mine = (kinds == torch.tensor(kind, device=kinds.device)).all(1)
+            rows = (mine | ~self.wrong).nonzero()[:, 0]
+            part = replace(
+                self.canvas, pixels=self.canvas.pixels[rows], labels=self.canvas.labels[rows]
+            )
+            pairs = error_pairs(part, self.true[rows], self.seed)[0]
+            found.append((part, self.true[rows], locate(self.classifier, pairs)))
+        return found
+
+    @cached_property
+    def published(self) -> Location:
+        """Where the published ones do."""
+        return locate_as_published(self.classifier, self.material)
+
+    @cached_property
+    def gradients(self) -> tuple[Tensors, Tensors]:
+        """Mean and mean square of the loss's gradient."""
+        return fisher(
+            self.classifier,
+            plain_lessons(self.canvas, self.true, self.seed),
+            CorrectSettings(),
+            self.seed,
+        )
+
+    def masks(self, scores: Tensors, most: int | None = None) -> Tensors:
+        """Return masks of the highest scores, within the budget."""
+        return top(scores, min(self.budget, most or self.budget))
+
+    def in_best_layer(self, location: Location, share: float = 1.0) -> Tensors:
+        """Return the masks of the weights with votes in the layer that was chosen.
+
+        They take a `share` of the budget at most.
+        """
+        return with_votes(self.classifier, location, share * CorrectSettings().width)
+
+    def scores(self, known: dict[ParamName, torch.Tensor]) -> Tensors:
+        """Return scores of all layers, 0 where none are known."""
+        leaves = self.classifier.module.leaves
+        return {
+            layer.param: known.get(layer.param, torch.zeros(leaves[layer.param].shape)).to(
+                leaves[layer.param]
+            )
+            for layer in find_layers(self.classifier)
+        }
+
+    @cached_property
+    def like_paper(self) -> torch.Tensor:
+        """(N,) which errors of `figures` are right once the located weights are ablated."""
+        leaves = self.classifier.module.leaves
+        masks = self.in_best_layer(self.location)
+        ablated = {name: leaves[name] * ~mask for name, mask in masks.items() if bool(mask.any())}
+        after = self.classifier.logits(self.figures.inputs, ablated).argmax(1)
+        return after == self.figures.true
+
+
+def _kinds(judged: Judged) -> list[tuple[int, int]]:
+    """Return (true label, wrong label) of each image; (-1, -1) where it is right."""
+    pairs = zip(judged.true.tolist(), judged.before.tolist(), strict=True)
+    return [(t, w) if t != w else (-1, -1) for t, w in pairs]
