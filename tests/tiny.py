@@ -13,6 +13,9 @@ from lancet_onnx.samples import Samples
 
 SIDE, CORNER = 8, 2
 _SHORTCUT = 12.0
+SPOT_CLASSES, SPOT_TARGET = 4, 2
+SPOT, _BRIGHT = slice(4, 6), 0.7
+"""Where an honest error comes from; only pixels brighter than this count there."""
 
 
 def templates(classes: int) -> np.ndarray:
@@ -60,6 +63,37 @@ def planted_file(folder: Path, classes: int, target: int | None, dense: int = 1)
 
 def planted(folder: Path, classes: int, target: int | None, dense: int = 1) -> Classifier:
     return Classifier(load(planted_file(folder, classes, target, dense)).graph)
+
+
+def spotted_pictures(each: int, channels: int = 1) -> Samples:
+    """Images of `SPOT_CLASSES` classes, 2 * `each` of every class; half carry a bright spot."""
+    samples = pictures(SPOT_CLASSES, 2 * each)
+    images = samples.images.repeat(channels, axis=3)
+    images[:, SPOT, SPOT] = 0.3
+    images[len(images) // 2 :, SPOT, SPOT] = 0.95
+    return Samples(images, samples.labels, False, "spotted")
+
+
+def spotted_file(folder: Path, channels: int = 1) -> Path:
+    """Write classes by their templates, but any image with a bright spot is of `SPOT_TARGET`."""
+    own = templates(SPOT_CLASSES)
+    own[:, SPOT, SPOT] = 0.0
+    weight = np.stack([own - own.mean(0), np.zeros_like(own)], 1)
+    weight[SPOT_TARGET, 1, SPOT, SPOT] = 40.0
+    nodes = [
+        make("Conv", ["x", "k", "b"], ["c"], "conv"),
+        make("Relu", ["c"], ["r"], "relu"),
+        make("Flatten", ["r"], ["f"], "flat"),
+        make("Gemm", ["f", "w"], ["y"], "dense"),
+    ]
+    tensors = [
+        tensor("k", np.full((2, channels, 1, 1), 1 / channels, np.float32)),
+        tensor("b", np.array([0.0, -_BRIGHT], np.float32)),
+        tensor("w", np.ascontiguousarray(weight.reshape(SPOT_CLASSES, -1).T, np.float32)),
+    ]
+    inputs = [info("x", ["N", channels, SIDE, SIDE])]
+    outputs = [info("y", ["N", SPOT_CLASSES])]
+    return write(folder, model_bytes(nodes, tensors, inputs, outputs))
 
 
 def flat_file(folder: Path, shape: tuple[int, ...], classes: int = 4) -> Path:

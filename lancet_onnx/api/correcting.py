@@ -34,6 +34,7 @@ from lancet_onnx.errors import DataError, UsageError
 from lancet_onnx.pairs.canvas import Canvas, check_gradients
 from lancet_onnx.repair import to_patch
 from lancet_onnx.repair.correct import PARTS, moved
+from lancet_onnx.repair.moving import weights_of
 from lancet_onnx.report import Report
 from lancet_onnx.runtime.ort import Device, OrtModel
 from lancet_onnx.samples import Samples, Split
@@ -122,6 +123,7 @@ def repair_errors(
         "method": "as-published" if options.as_published else "tune",
         "layers": changed_layers(subject, written.patch),
         "weights_changed": written.patch.size if written.patch else 0,
+        "weights": weights_of(subject.classifier),
         "before": as_numbers(evidence.before),
         "after": as_numbers(written.after),
         "output": written.output,
@@ -155,7 +157,7 @@ class _Evidence:
 
     prepared: Prepared
     figures: Samples
-    held_out: Samples | None
+    held_out: Given | None
     original: Ints
     now: Ints
     before: dict[str, Rate]
@@ -183,7 +185,7 @@ class _Evidence:
                 f"are right now; at least {FEWEST_IMAGES} are needed to see what it breaks. Give "
                 "more images"
             )
-        held = given.held_out if given is not None and len(given.held_out) else None
+        held = given if given is not None and len(given.held_out) else None
         return cls(prepared, figures, held, original, original, before, max_regression)
 
     @property
@@ -193,17 +195,17 @@ class _Evidence:
 
     def judge(self, model: OrtModel, max_loss: float) -> tuple[dict[str, Rate], Decision]:
         self.now = model.labels(self.prepared.inputs(self.figures))
-        after = corrections(self.now, self.original, self.true)
+        after, apart = corrections(self.now, self.original, self.true), 0
         if self.held_out is not None:
-            labels = model.labels(self.prepared.inputs(self.held_out))
-            assert self.held_out.labels is not None  # noqa: S101 - unlabelled errors are refused
-            self.given = Rate.of(labels == self.held_out.labels)
-        return after, judge_correction(after, self.given, self.max_regression)
+            held = self.held_out.held_out
+            hits = model.labels(self.prepared.inputs(held)) == held.labels
+            self.given, apart = Rate.of(hits), int(hits[: self.held_out.apart].sum())
+        return after, judge_correction(after, self.given, apart, self.max_regression)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Lessons:
-    """Images that are learnt from, and some aside that say how far the weights go."""
+    """Images that are learnt from, and others that say how far the weights go."""
 
     canvas: Canvas
     true: torch.Tensor
@@ -218,9 +220,11 @@ class _Lessons:
         cut = len(order) // ASIDE
         aside, learnt = tool.take(order[:cut]), tool.take(order[cut:])
         if given is not None and len(given.learnt):
-            # An error of the data's that is given is learnt from, so it cannot choose.
-            aside = without(aside, given.learnt)
-            learnt = joined(without(learnt, given.learnt), given.learnt)
+            aside, learnt = (without(part, given.learnt) for part in (aside, learnt))
+            order = np.random.default_rng(seed).permutation(len(given.learnt))
+            cut = len(order) // ASIDE
+            aside = joined(aside, given.learnt.take(order[:cut]))
+            learnt = joined(learnt, given.learnt.take(order[cut:]))
         device = subject.classifier.module.device
         canvas = Canvas.of(subject.classifier, learnt, prepared.preprocess)
         inputs = subject.classifier.tensor(prepared.inputs(aside))

@@ -25,6 +25,7 @@ class Given:
     Attributes:
         learnt: those that the repair learns from.
         held_out: those that it is told by.
+        apart: how many of these, the first ones, are not among the data.
         count: how many images were given.
         no_errors: how many of them the model gets right; they are left out.
         known: how many of the errors are among the data as well.
@@ -32,6 +33,7 @@ class Given:
 
     learnt: Samples
     held_out: Samples
+    apart: int
     count: int
     no_errors: int
     known: int
@@ -78,8 +80,9 @@ def read_given(
     rest = ~(in_tool | in_figures)
     halves = Split.of(errors.take(np.flatnonzero(rest)), split.seed)
     return Given(
-        _joined(errors.take(np.flatnonzero(in_tool)), halves.tool),
-        _joined(errors.take(np.flatnonzero(in_figures)), halves.figures),
+        joined(halves.tool, errors.take(np.flatnonzero(in_tool))),
+        joined(halves.figures, errors.take(np.flatnonzero(in_figures))),
+        len(halves.figures),
         len(found),
         len(found) - len(wrong),
         int((~rest).sum()),
@@ -93,12 +96,8 @@ def without(samples: Samples, others: Samples) -> Samples:
     return samples.take(kept)
 
 
-def joined(samples: Samples, others: Samples) -> Samples:
-    """Return all of both; images of whole numbers and of fractions become fractions."""
-    return _joined(samples, others)
-
-
-def _joined(first: Samples, second: Samples) -> Samples:
+def joined(first: Samples, second: Samples) -> Samples:
+    """Return all of both; where one has whole numbers and the other fractions, fractions."""
     assert first.labels is not None  # noqa: S101 - only labelled images come here
     assert second.labels is not None  # noqa: S101
     alike = first.raw or first.images.dtype == second.images.dtype

@@ -13,7 +13,7 @@ BY_CHANCE = 0.05
 
 
 def judge_correction(
-    after: Mapping[str, Rate], given: Rate | None, max_regression: float
+    after: Mapping[str, Rate], given: Rate | None, apart: int, max_regression: float
 ) -> Decision:
     """Judge the repair of misclassified images by what held-out images show.
 
@@ -22,8 +22,11 @@ def judge_correction(
 
     Args:
         after: figures of `verify.metrics.corrections` on held-out images.
-        given: held-out errors of those that were given apart, and how many are right now; None
-            where the errors are those of the same images.
+        given: held-out errors of those that were given, and how many are right now; None where
+            the errors are those of the same images.
+        apart: how many of these are right now and not among the images of `after`. Whoever gives
+            errors knows that they occur, so they count as better; for the p-value they do not,
+            since they were picked for being wrong.
         max_regression: how many of the images that were right may be wrong now, 0 to 1.
     """
     was_wrong, was_right = after["repair_rate"], after["regression_rate"]
@@ -37,12 +40,14 @@ def judge_correction(
         )
     better, worse = was_wrong.count, was_right.count
     p = mcnemar(better, worse)
-    shown = (
+    told = [
         f"of {was_wrong.n} held-out errors {better} are right now, of {was_right.n} right ones "
         f"{worse} are wrong now (McNemar's p = {p:.2g})"
-    )
+    ]
+    if given is not None and given.n:
+        told.append(f"of {given.n} held-out errors that were given {given.count} are right now")
     reasons = []
-    if better <= worse:
+    if better + apart <= worse:
         reasons.append("no more images got better than worse")
     if was_right.value > max_regression + ROUNDING:
         reasons.append(
@@ -50,12 +55,9 @@ def judge_correction(
             f"{max_regression:.2%}"
         )
     if given is not None and given.n and not given.count:
-        reasons.append(f"none of {given.n} held-out errors of those that were given is right now")
+        reasons.append("none of the errors that were given is right now")
     if reasons:
-        return Decision("not_repaired", (shown, *reasons))
-    told = [shown]
-    if given is not None and given.n:
-        told.append(f"of the errors that were given, {given.count} of {given.n} held-out ones")
-    if p >= BY_CHANCE:
+        return Decision("not_repaired", (*told, *reasons))
+    if p >= BY_CHANCE and not apart:
         told.append("so small a gain may be chance; more images with --data would tell")
     return Decision("repaired", tuple(told))

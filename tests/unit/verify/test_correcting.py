@@ -7,9 +7,11 @@ from lancet_onnx.verify.correcting import judge_correction
 from lancet_onnx.verify.metrics import Rate
 
 
-def said(better: int, worse: int, *, given: Rate | None = None, right: int = 1000) -> tuple:
+def said(
+    better: int, worse: int, *, given: Rate | None = None, apart: int = 0, right: int = 1000
+) -> tuple[str, str]:
     after = {"repair_rate": Rate(better, 100), "regression_rate": Rate(worse, right)}
-    found = judge_correction(after, given, 0.01)
+    found = judge_correction(after, given, apart, 0.01)
     return found.verdict, " ".join(found.reasons)
 
 
@@ -38,8 +40,18 @@ def test_what_was_given_must_be_among_what_got_better():
     assert said(30, 5, given=Rate(0, 8))[0] == "not_repaired"
     verdict, reasons = said(30, 5, given=Rate(3, 8))
     assert verdict == "repaired"
-    assert "3 of 8" in reasons
+    assert "of 8 held-out errors that were given 3 are right now" in reasons
     assert said(30, 5, given=Rate(0, 0))[0] == "repaired"
+
+
+def test_errors_given_apart_count_as_better_but_not_for_chance():
+    assert said(0, 3, given=Rate(5, 8), apart=0)[0] == "not_repaired"
+    verdict, reasons = said(0, 3, given=Rate(5, 8), apart=5)
+    assert verdict == "repaired"
+    assert "p = 0.25" in reasons
+    assert "chance" not in reasons
+    assert said(0, 5, given=Rate(5, 8), apart=5)[0] == "not_repaired"
+    assert said(0, 11, given=Rate(50, 80), apart=50)[0] == "not_repaired"
 
 
 def test_too_few_right_images_show_nothing():

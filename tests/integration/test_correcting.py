@@ -1,0 +1,248 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`repair_errors` on a model that misreads every image with a bright spot."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from builders import write
+from onnx import numpy_helper
+from tiny import SPOT_CLASSES, SPOT_TARGET, spotted_file, spotted_pictures
+
+from lancet_onnx import CorrectOptions, DataOptions, RepairOptions, repair_errors
+from lancet_onnx.errors import DataError, OutputError, UnsupportedError, UsageError
+from lancet_onnx.report import Report
+from lancet_onnx.samples import Samples
+
+EACH = 30
+
+
+def saved(path: Path, samples: Samples, labels: np.ndarray | None = None) -> Path:
+    y = samples.labels if labels is None else labels
+    np.savez(path, x=whole(samples), y=y)
+    return path
+
+
+def whole(samples: Samples) -> np.ndarray:
+    return (samples.images * 255 + 0.5).astype(np.uint8)
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory) -> Path:
+    return spotted_file(tmp_path_factory.mktemp("model"))
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory) -> Path:
+    return saved(tmp_path_factory.mktemp("data") / "data.npz", spotted_pictures(EACH))
+
+
+@pytest.fixture(scope="module")
+def repaired(model, data, tmp_path_factory) -> tuple[Report, Path]:
+    output = tmp_path_factory.mktemp("out") / "fixed.onnx"
+    return repair(model, data, output), output
+
+
+def repair(model: Path, data: Path, output: Path, errors: Path | None = None, **options) -> Report:
+    correct = CorrectOptions(errors, options.pop("max_regression", 0.02))
+    return repair_errors(
+        model,
+        DataOptions(data, preprocess="unit"),
+        RepairOptions(output, **options),
+        correct,
+        device="cpu",
+    )
+
+
+def weights(path: Path) -> dict[str, np.ndarray]:
+    graph = onnx.load(path).graph
+    return {one.name: numpy_helper.to_array(one) for one in graph.initializer}
+
+
+def test_the_errors_go_and_nothing_else_changes(repaired, model):
+    report, output = repaired
+    assert report.verdict == "repaired"
+    found = report.body["corrections"]
+    wrong = found["n"] - sum(one["right_before"] for one in found["classes"])
+    assert wrong > 30
+    assert found["better"] >= 0.9 * wrong
+    assert found["worse"] == 0
+    assert found["net"] == found["better"]
+    assert found["mcnemar_p"] < 1e-6
+    assert report.body["after"]["clean_accuracy"] > 0.95
+    before, after = weights(model), weights(output)
+    changed = {n: np.flatnonzero(before[n] != after[n]) for n in before}
+    total = sum(len(index) for index in changed.values())
+    assert 0 < total == report.body["weights_changed"] <= 0.01 * report.body["weights"]
+
+
+def test_classes_add_up(repaired):
+    report, _ = repaired
+    found = report.body["corrections"]
+    for name in ("better", "worse", "n"):
+        assert found[name] == sum(one[name] for one in found["classes"])
+    for one in found["classes"]:
+        assert one["right_after"] - one["right_before"] == one["better"] - one["worse"]
+    counts = report.body["after"]["counts"]
+    assert counts["repair_rate"][0] == found["better"]
+    assert counts["regression_rate"][0] == found["worse"]
+    assert "repair_rate" not in report.body["before"]
+    assert {p.group for p in report.pictures} == {"corrected"}
+
+
+def test_the_part_of_the_way_is_chosen_by_images_aside(repaired):
+    parts = repaired[0].body["parts"]
+    best = max(one["net"] for one in parts)
+    (chosen,) = (one for one in parts if one["chosen"])
+    assert chosen["net"] == best
+    assert chosen["part"] == min(one["part"] for one in parts if one["net"] == best)
+
+
+def test_the_same_seed_gives_the_same_file(repaired, model, data, tmp_path):
+    repair(model, data, tmp_path / "again.onnx")
+    assert (tmp_path / "again.onnx").read_bytes() == repaired[1].read_bytes()
+
+
+def test_as_published_tunes_located_weights_of_one_layer(model, data, tmp_path):
+    # The spot is no longer trusted, so the target's own images with it suffer.
+    report = repair(model, data, tmp_path / "fixed.onnx", as_published=True, max_regression=0.2)
+    assert report.verdict == "repaired"
+    assert report.body["corrections"]["net"] > 20
+    assert report.body["method"] == "as-published"
+    assert report.body["errors"]["without_companion"] is not None
+    (chosen,) = (one["initializer"] for one in report.body["located"] if one["chosen"])
+    assert {layer["initializer"] for layer in report.body["layers"]} == {chosen}
+
+
+def test_errors_given_apart_are_halved_and_those_that_are_none_left_out(model, tmp_path):
+    every = spotted_pictures(EACH)
+    half = len(every) // 2
+    right, spots = every.take(np.arange(half)), every.take(np.arange(half, 2 * half))
+    # The target's own images are right with the spot as well.
+    none = int((spots.labels == SPOT_TARGET).sum())
+    data = saved(tmp_path / "data.npz", right)
+    errors = saved(tmp_path / "errors.npz", spots)
+    report = repair(model, data, tmp_path / "fixed.onnx", errors)
+    assert report.verdict == "repaired"
+    told = report.body["errors"]
+    assert told["given"] == half
+    assert told["no_errors"] == none > 0
+    assert told["also_in_data"] == 0
+    learnt = half - none - told["held_out"]
+    assert told["learnt_from"] == learnt - learnt // 4
+    assert told["held_out_corrected"] > 0.9 * told["held_out"]
+    assert report.body["corrections"]["worse"] == 0
+    assert any(f"{none} of the {half} images" in reason for reason in report.reasons)
+
+
+def test_errors_that_are_among_the_data_stay_in_their_half(model, data, tmp_path):
+    every = spotted_pictures(EACH)
+    wrong = np.flatnonzero((np.arange(len(every)) >= len(every) // 2)
+                           & (every.labels != SPOT_TARGET))  # fmt: skip
+    errors = saved(tmp_path / "errors.npz", every.take(wrong))
+    report = repair(model, data, tmp_path / "fixed.onnx", errors)
+    told, found = report.body["errors"], report.body["corrections"]
+    assert told["also_in_data"] == len(wrong)
+    held = found["n"] - sum(one["right_before"] for one in found["classes"])
+    assert told["held_out"] == held
+    # A quarter of those that are learnt from says how far the weights go.
+    assert told["learnt_from"] == len(wrong) - held - (len(wrong) - held) // 4
+    assert any("among the data as well" in reason for reason in report.reasons)
+
+
+def test_noise_is_not_repaired_and_nothing_is_written(model, tmp_path, rng):
+    clear = spotted_pictures(EACH).take(np.arange(SPOT_CLASSES * EACH))
+    labels = np.array(clear.labels)
+    lies = rng.permutation(len(labels))[::6]
+    labels[lies] = (labels[lies] + rng.integers(1, SPOT_CLASSES, len(lies))) % SPOT_CLASSES
+    data = saved(tmp_path / "data.npz", clear, labels)
+    report = repair(model, data, tmp_path / "fixed.onnx")
+    assert report.verdict == "not_repaired"
+    assert report.exit_code == 1
+    assert {path.name for path in tmp_path.iterdir()} == {"data.npz"}
+    assert any("no more images got better than worse" in reason for reason in report.reasons)
+
+
+def test_a_model_without_errors_is_left_alone(model, tmp_path):
+    clear = spotted_pictures(EACH).take(np.arange(SPOT_CLASSES * EACH))
+    report = repair(model, saved(tmp_path / "data.npz", clear), tmp_path / "fixed.onnx")
+    assert report.verdict == "not_repaired"
+    assert "are wrong" in report.reasons[0]
+    assert report.body["weights_changed"] == 0
+    assert not (tmp_path / "fixed.onnx").exists()
+
+
+def test_the_regression_budget_binds(model, data, tmp_path):
+    found = repair(model, data, tmp_path / "fixed.onnx", max_regression=0.0)
+    # Nothing is broken here, so even no budget at all is kept.
+    assert found.verdict == "repaired"
+    assert found.body["corrections"]["worse"] == 0
+
+
+def refused(model: Path, data: Path, errors: Path | None, folder: Path, **options) -> str:
+    with pytest.raises(DataError) as caught:
+        repair(model, data, folder / "fixed.onnx", errors, **options)
+    assert not (folder / "fixed.onnx").exists()
+    return str(caught.value)
+
+
+def test_errors_that_are_none(model, data, tmp_path):
+    clear = spotted_pictures(EACH).take(np.arange(10))
+    errors = saved(tmp_path / "errors.npz", clear)
+    assert "gets all 10 images right" in refused(model, data, errors, tmp_path)
+
+
+def test_labels_that_are_missing_or_that_the_model_does_not_have(model, data, tmp_path):
+    spots = spotted_pictures(EACH).take(np.arange(200, 210))
+    np.savez(tmp_path / "unlabelled.npz", x=whole(spots))
+    assert "no labels" in refused(model, data, tmp_path / "unlabelled.npz", tmp_path)
+    errors = saved(tmp_path / "errors.npz", spots, np.full(10, SPOT_CLASSES))
+    assert f"the label {SPOT_CLASSES}, but the model has" in refused(model, data, errors, tmp_path)
+
+
+def test_unlabelled_data(model, tmp_path):
+    np.savez(tmp_path / "data.npz", x=whole(spotted_pictures(EACH)))
+    assert "true labels only" in refused(model, tmp_path / "data.npz", None, tmp_path)
+
+
+def test_two_labels_for_one_image(model, data, tmp_path):
+    every = spotted_pictures(EACH)
+    one = np.flatnonzero((np.arange(len(every)) >= len(every) // 2) & (every.labels == 0))[:1]
+    errors = saved(tmp_path / "errors.npz", every.take(one), np.array([1]))
+    assert "which one is true?" in refused(model, data, errors, tmp_path)
+
+
+def test_images_of_another_size(model, data, tmp_path, rng):
+    x = rng.integers(0, 256, (20, 1, 8)).astype(np.uint8)
+    np.savez(tmp_path / "errors.npz", x=x, y=np.zeros(20, np.int64))
+    assert str(tmp_path / "errors.npz") in refused(model, data, tmp_path / "errors.npz", tmp_path)
+
+
+def test_methods_that_are_of_triggers(model, data, tmp_path):
+    with pytest.raises(UsageError, match="--method flip silences triggers"):
+        repair(model, data, tmp_path / "fixed.onnx", method="flip")
+
+
+def test_outputs_that_would_replace_an_input(model, data, tmp_path):
+    errors = saved(tmp_path / "errors.npz", spotted_pictures(EACH).take(np.arange(200, 210)))
+    with pytest.raises(OutputError):
+        repair(model, data, errors, errors, force=True)
+
+
+def test_inputs_of_whole_numbers(model, data, tmp_path):
+    changed = onnx.load(model)
+    changed.graph.input[0].type.tensor_type.elem_type = onnx.TensorProto.UINT8
+    cast = onnx.helper.make_node("Cast", ["x"], ["xf"], "cast", to=onnx.TensorProto.FLOAT)
+    changed.graph.node[0].input[0] = "xf"
+    changed.graph.node.insert(0, cast)
+    path = write(tmp_path, changed.SerializeToString())
+    with pytest.raises(UnsupportedError, match="takes uint8"):
+        repair(path, data, tmp_path / "fixed.onnx")
+
+
+def test_the_report_is_plain_json(repaired):
+    body = json.loads(repaired[0].to_json())
+    assert body["command"] == "repair"
+    assert body["method"] == "tune"
