@@ -9,6 +9,7 @@ from rich.console import Console
 
 from lancet_onnx.report import Report
 from lancet_onnx.report.html import FIGURES
+from lancet_onnx_cli.render_corrections import corrections
 from lancet_onnx_cli.render_search import residual_risk, search
 from lancet_onnx_cli.tables import plain_table, safe
 
@@ -38,6 +39,7 @@ def render_text(report: Report, console: Console) -> None:
         search(data, console)
         _figures(data, console)
         residual_risk(data, console)
+        corrections(data, console)
         _changed(data, console)
         _located(data, console)
     _graph_logic(data, console)
