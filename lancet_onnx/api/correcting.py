@@ -117,7 +117,11 @@ def repair_errors(
                 f"preprocess={prepared.preprocess})"
             )
             patch = to_patch(subject.model, params, described, seed, {})
-            written = write_judged(subject, patch, patch_path, evidence, None, options, device)
+            if patch.size:
+                written = write_judged(subject, patch, patch_path, evidence, None, options, device)
+            else:
+                why = "no weight that the file stores changed: what was learnt is lost in rounding"
+                written = Written(evidence.before, Decision("not_repaired", (why,)), None)
     now = evidence.now if written.after is not evidence.before else evidence.original
     body = {
         "method": "as-published" if options.as_published else "tune",

@@ -2,6 +2,7 @@
 """`repair_errors` on a model that misreads every image with a bright spot."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,8 @@ from onnx import numpy_helper
 from tiny import SPOT_CLASSES, SPOT_TARGET, spotted_file, spotted_pictures
 
 from lancet_onnx import CorrectOptions, DataOptions, RepairOptions, repair_errors
+from lancet_onnx.api import correcting
+from lancet_onnx.api.teaching import Taught
 from lancet_onnx.errors import DataError, OutputError, UnsupportedError, UsageError
 from lancet_onnx.report import Report
 from lancet_onnx.samples import Samples
@@ -192,6 +195,48 @@ def test_errors_that_are_none(model, data, tmp_path):
     clear = spotted_pictures(EACH).take(np.arange(10))
     errors = saved(tmp_path / "errors.npz", clear)
     assert "gets all 10 images right" in refused(model, data, errors, tmp_path)
+
+
+def test_ten_errors_of_one_class(model, data, tmp_path):
+    every = spotted_pictures(EACH)
+    rows = np.flatnonzero((np.arange(len(every)) >= len(every) // 2) & (every.labels == 0))[:10]
+    spots = every.take(rows)
+    # They are other images than the data's: a little darker.
+    images = (0.9 * spots.images).astype(np.float32)
+    errors = saved(tmp_path / "errors.npz", replace(spots, images=images))
+    clear = saved(tmp_path / "data.npz", every.take(np.arange(len(every) // 2)))
+    report = repair(model, clear, tmp_path / "fixed.onnx", errors)
+    told = report.body["errors"]
+    assert (told["given"], told["held_out"], told["learnt_from"]) == (10, 5, 4)
+    assert report.verdict == "repaired"
+    assert told["held_out_corrected"] > 0
+
+
+def test_quantised_weights_are_repaired(model, data, tmp_path):
+    quantised = onnx.load(model)
+    (weight,) = (one for one in quantised.graph.initializer if one.name == "w")
+    values = numpy_helper.to_array(weight)
+    step = float(np.abs(values).max()) / 127
+    whole_numbers = np.clip(np.round(values / step), -127, 127).astype(np.int8)
+    quantised.graph.initializer.remove(weight)
+    quantised.graph.initializer.extend([
+        numpy_helper.from_array(whole_numbers, "wq"),
+        numpy_helper.from_array(np.float32(step), "step"),
+    ])  # fmt: skip
+    quantised.graph.node.insert(0, onnx.helper.make_node("DequantizeLinear", ["wq", "step"], ["w"]))
+    path = write(tmp_path, quantised.SerializeToString())
+    report = repair(path, data, tmp_path / "fixed.onnx")
+    assert report.verdict == "repaired"
+    assert report.body["corrections"]["net"] > 20
+    assert "wq" in {layer["initializer"] for layer in report.body["layers"]}
+
+
+def test_training_that_changes_nothing(model, data, tmp_path, monkeypatch):
+    monkeypatch.setattr(correcting, "teach", lambda *_, **__: Taught({}, "nothing"))
+    report = repair(model, data, tmp_path / "fixed.onnx")
+    assert report.verdict == "not_repaired"
+    assert "lost in rounding" in report.reasons[0]
+    assert not any(tmp_path.iterdir())
 
 
 def test_labels_that_are_missing_or_that_the_model_does_not_have(model, data, tmp_path):
