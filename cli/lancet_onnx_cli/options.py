@@ -67,7 +67,10 @@ Seed = Annotated[int, typer.Option(help="Of the split and every other random cho
 Formats = Annotated[
     list[Format] | None,
     typer.Option(
-        "-f", "--format", metavar="FORMAT", help="text, json or html; repeatable, with -o for each."
+        "-f",
+        "--format",
+        metavar="FORMAT",
+        help="text, json, html, sarif, junit, markdown or github; repeatable, with -o for each.",
     ),
 ]
 OutputPath = Annotated[
@@ -76,7 +79,8 @@ OutputPath = Annotated[
         "-o",
         "--out",
         metavar="FILE",
-        help="Where a report goes: .json, .html or .txt; with -f, the last -f first served.",
+        help="Where a report goes, in the form that its end says: .json .html .txt .sarif "
+        ".xml (JUnit) .md; with -f, the last -f first served.",
     ),
 ]
 Quiet = Annotated[bool, typer.Option("-q", "--quiet", help="No progress, no tables.")]
@@ -99,7 +103,7 @@ GuardCount = Annotated[
 Reports = Annotated[
     list[Path] | None,
     typer.Option(
-        "--report", metavar="FILE", help="Also write the report here (.html, .json or .txt)."
+        "--report", metavar="FILE", help="Also write the report here, as its end says: see -o."
     ),
 ]
 MemoryLimit = Annotated[

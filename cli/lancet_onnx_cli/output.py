@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import io
+import os
 import shlex
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -19,7 +20,7 @@ from lancet_onnx_cli.attaching import attach, keeps, shown, spare_inputs
 from lancet_onnx_cli.choices import Format
 
 if TYPE_CHECKING:
-    from lancet_onnx.report import Report
+    from lancet_onnx.report import Checkout, Report
     from lancet_onnx.types import Progress as ReportProgress
 
 
@@ -141,6 +142,8 @@ def emit(report: Report, output: Output) -> int:
         typer.echo(note, err=True)
     if output.verbose:
         _stages(report)
+    if _annotates(report, output):
+        sys.stderr.write(_content(report, Format.github))
     sys.stdout.flush()
     return report.exit_code
 
@@ -165,6 +168,8 @@ def progress(output: Output) -> Iterator[ReportProgress]:
 def _content(report: Report, form: Format) -> str:
     if form == Format.json:
         return report.to_json()
+    if form in _PIPELINES:
+        return _for_pipelines(report, form)
     if form == Format.html:
         from lancet_onnx.report import to_html
 
@@ -181,8 +186,44 @@ def _content(report: Report, form: Format) -> str:
     return text.getvalue()
 
 
+_PIPELINES = (Format.sarif, Format.junit, Format.markdown, Format.github)
+
+
+def _for_pipelines(report: Report, form: Format) -> str:
+    from lancet_onnx.report import to_annotations, to_junit, to_markdown, to_sarif
+
+    if form == Format.junit:
+        return to_junit(report)
+    if form == Format.markdown:
+        return to_markdown(report)
+    placing = to_sarif if form == Format.sarif else to_annotations
+    return placing(report, _checkout())
+
+
+def _annotates(report: Report, output: Output) -> bool:
+    """Return whether annotations go to stderr by themselves, where GitHub's runner reads them."""
+    asked = any(form == Format.github for form, _ in output.targets)
+    runs = os.environ.get("GITHUB_ACTIONS") == "true"
+    return runs and report.command == "gate" and not output.quiet and not asked
+
+
+def _checkout() -> Checkout:
+    """Return where we are: the checkout of a workflow, or this folder."""
+    from lancet_onnx.report import Checkout
+
+    here = Path.cwd()
+    return Checkout(Path(os.environ.get("GITHUB_WORKSPACE") or here), here)
+
+
 def _by_suffix(path: Path) -> Format:
-    forms: dict[str, Format] = {".json": Format.json, ".html": Format.html, ".txt": Format.text}
+    forms: dict[str, Format] = {
+        ".json": Format.json,
+        ".html": Format.html,
+        ".txt": Format.text,
+        ".sarif": Format.sarif,
+        ".xml": Format.junit,
+        ".md": Format.markdown,
+    }
     if path.suffix not in forms:
         raise typer.BadParameter(f"{path}: expected a name that ends in {', '.join(forms)}")
     return forms[path.suffix]

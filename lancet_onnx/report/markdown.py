@@ -1,0 +1,64 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Markdown for step summaries and comments: verdict, a table for each model, what to do next."""
+
+from __future__ import annotations
+
+from lancet_onnx.report.report import Report
+from lancet_onnx.report.results import Result, models, plain, results
+
+_WORD = {"pass": "pass", "fail": "**fail**", "not_evaluated": "**not evaluated**"}
+_SPECIAL = {ord(c): f"&#{ord(c)};" for c in "&<>\\`*_[]|~#$!:"}
+_SPECIAL[ord("@")] = "@\u200b"  # mentions are of the rendered text, where an entity is a plain @
+
+
+def to_markdown(report: Report) -> str:
+    """Return the page; names from models are text in it, whatever they look like."""
+    found = results(report)
+    lines = [f"## lancet-onnx {report.command}: {report.verdict.replace('_', ' ')}", ""]
+    if report.body.get("partial"):
+        lines += ["The run was interrupted: what follows is a part of it.", ""]
+    told = {result.text for result in found}
+    reasons = [plain(reason) for reason in report.reasons]
+    lines += [
+        f"- {escaped(reason)}" for reason in reasons if not any(reason in text for text in told)
+    ]
+    for path, checks in models(found).items():
+        lines += ["", f"### {code(path)}" if path else "### lancet-onnx", ""]
+        lines += ["| | check | rule | what was found |", "|---|---|---|---|"]
+        lines += [_row(result) for result in checks]
+        commands = dict.fromkeys(r.next for r in checks if r.open and r.next)
+        if commands:
+            lines += ["", "What to do next:", "", *fenced(commands)]
+    return "\n".join(lines) + "\n"
+
+
+def escaped(text: str) -> str:
+    """Return text in which nothing is Markdown, HTML, an address or a mention."""
+    return plain(text).translate(_SPECIAL)
+
+
+def code(text: str) -> str:
+    """Return text as code on one line, which may stand in a table."""
+    return f"<code>{escaped(text)}</code>"
+
+
+def fenced(lines: dict[str, None]) -> list[str]:
+    """Return lines as a block of code, fenced by more backticks than any of them holds."""
+    longest = max(len(run) for line in lines for run in _runs(line))
+    fence = "`" * max(3, longest + 1)
+    return [f"{fence}sh", *lines, fence]
+
+
+def _runs(line: str) -> list[str]:
+    return "".join(c if c == "`" else " " for c in line).split() or [""]
+
+
+def _row(result: Result) -> str:
+    word = _WORD[result.outcome]
+    if result.accepted:
+        word = f"{result.outcome.replace('_', ' ')}, accepted"
+    elif result.outcome != "pass" and result.severity != "error":
+        word = f"{word} ({result.severity})"
+    rule = f"{escaped(result.rule)} {escaped(result.title)}" if result.rule else ""
+    text = escaped(result.text) + (f" ({escaped(result.accepted)})" if result.accepted else "")
+    return f"| {word} | {code(result.check)} | {rule} | {text} |"
