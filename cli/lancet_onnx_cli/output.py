@@ -18,6 +18,7 @@ from rich.console import Console
 
 from lancet_onnx_cli.attaching import attach, keeps, shown, spare_inputs
 from lancet_onnx_cli.choices import Format
+from lancet_onnx_cli.tables import terminal, watched
 
 if TYPE_CHECKING:
     from lancet_onnx.report import Checkout, Report
@@ -127,20 +128,20 @@ def emit(report: Report, output: Output) -> int:
             told = attach(unplaced, path) if path in kept and form == Format.json else report
             _write(_content(told, form), path)
     if on_stdout == [Format.text]:
-        render_text(report, Console())
+        render_text(report, terminal())
     elif on_stdout:
         sys.stdout.write(_content(report, on_stdout[0]))
     elif report.command in DESCRIBING:
         if not output.targets:
-            render_text(report, Console())
+            render_text(report, terminal())
     else:
         if not output.quiet:
-            render_text(report, Console(stderr=True))
-        render_verdict(report, Console())
-    if report.attachments and not kept:
+            render_text(report, terminal(stderr=True))
+        render_verdict(report, terminal())
+    if report.attachments and not kept and not output.quiet:
         note = "the triggers that were found are not kept; -o FILE.json keeps them beside it"
         typer.echo(note, err=True)
-    if output.verbose:
+    if output.verbose and not output.quiet:
         _stages(report)
     if _annotates(report, output):
         sys.stderr.write(_content(report, Format.github))
@@ -151,16 +152,22 @@ def emit(report: Report, output: Output) -> int:
 @contextmanager
 def progress(output: Output) -> Iterator[ReportProgress]:
     """Yield a progress callback that draws a bar on stderr, where somebody watches."""
-    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+    from rich.progress import (
+        BarColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
 
     from lancet_onnx.types import no_progress
 
-    console = Console(stderr=True)
-    if output.quiet or not console.is_terminal:
+    if output.quiet or not watched():
         yield no_progress
         return
-    columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=console, transient=True) as bars:
+    left = TextColumn("left"), TimeRemainingColumn()
+    columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(), *left)
+    with Progress(*columns, console=terminal(stderr=True), transient=True) as bars:
         task = bars.add_task("reading", total=1.0)
         yield lambda what, share: bars.update(task, description=what, completed=share)
 
@@ -244,7 +251,7 @@ def _write(content: str, path: Path) -> None:
 
 def _stages(report: Report) -> None:
     stages = report.body.get("stages")
-    console = Console(stderr=True)
+    console = terminal(stderr=True)
     for stage in stages if isinstance(stages, list) else []:
         console.print(
             f"{stage['seconds']:8.2f} s  {stage['image_forwards']:8d} image-forwards  "

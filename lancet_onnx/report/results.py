@@ -85,6 +85,8 @@ def results(report: Report) -> tuple[Result, ...]:
     data = report.to_dict()
     if report.command == "gate" and _rows(data.get("models")):
         return tuple(_gate(data))
+    if report.command == "doctor" and _rows(data.get("problems")):
+        return tuple(_problems(data))
     found = tuple(_findings(data))
     return found if _rows(data.get("findings")) else (*found, _verdict(report, data))
 
@@ -181,6 +183,13 @@ def _findings(data: Mapping[str, object]) -> Iterator[Result]:
             _fingerprint(path, rule, node),
             seconds=seconds,
         )
+
+
+def _problems(data: Mapping[str, object]) -> Iterator[Result]:
+    for problem in _rows(data.get("problems")):
+        text, command = plain(problem.get("text")), plain(problem.get("command"))
+        print_ = _fingerprint("doctor", text)
+        yield Result("", "doctor", "", "error", "fail", text, command, "README.md", print_)
 
 
 def _verdict(report: Report, data: Mapping[str, object]) -> Result:

@@ -84,13 +84,11 @@ def _rule(result: Result) -> Object:
 
 
 def _result(result: Result, index: int, checkout: Checkout | None) -> Object:
-    prefix = "not evaluated: " if result.outcome == "not_evaluated" else ""
-    text = prefix + result.text + (f". Next: {result.next}" if result.next else "")
     found: Object = {
         "ruleId": result.id,
         "ruleIndex": index,
         "level": result.severity,
-        "message": _message(text),
+        "message": _message(_told(result)),
         "locations": [
             {
                 "physicalLocation": {
@@ -113,6 +111,11 @@ def _result(result: Result, index: int, checkout: Checkout | None) -> Object:
     return found
 
 
+def _told(result: Result) -> str:
+    prefix = "not evaluated: " if result.outcome == "not_evaluated" else ""
+    return prefix + result.text + (f". Next: {result.next}" if result.next else "")
+
+
 def _message(text: str) -> Object:
     return {"text": text.replace("](", "] (")}  # [...](...) would be a link
 
@@ -121,7 +124,7 @@ def _invocation(report: Report, unplaced: Sequence[Result]) -> Object:
     invocation: Object = {"executionSuccessful": not report.body.get("partial")}
     if unplaced:
         invocation["toolExecutionNotifications"] = [
-            {"level": result.severity, "message": _message(result.text)} for result in unplaced
+            {"level": result.severity, "message": _message(_told(result))} for result in unplaced
         ]
     return invocation
 
