@@ -67,7 +67,7 @@ def gate(*models: dict[str, Any], verdict: str = "fail", **more: Any) -> Report:
         "seconds": 3.0,
         **more,
     }
-    return Report("gate", verdict, ("models/a.onnx fails trigger",), body)
+    return Report("gate", verdict, ("3 of 5 models were not looked at",), body)
 
 
 def mixed() -> Report:

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from lancet_onnx.report.report import Report
-from lancet_onnx.report.results import Result, models, plain, results
+from lancet_onnx.report.results import Result, models, plain, remarks, results
 
 _WORD = {"pass": "pass", "fail": "**fail**", "not_evaluated": "**not evaluated**"}
 _SPECIAL = {ord(c): f"&#{ord(c)};" for c in "&<>\\`*_[]|~#$!:"}
@@ -17,11 +17,7 @@ def to_markdown(report: Report) -> str:
     lines = [f"## lancet-onnx {report.command}: {report.verdict.replace('_', ' ')}", ""]
     if report.body.get("partial"):
         lines += ["The run was interrupted: what follows is a part of it.", ""]
-    told = {result.text for result in found}
-    reasons = [plain(reason) for reason in report.reasons]
-    lines += [
-        f"- {escaped(reason)}" for reason in reasons if not any(reason in text for text in told)
-    ]
+    lines += [f"- {escaped(reason)}" for reason in remarks(report, found)]
     for path, checks in models(found).items():
         lines += ["", f"### {code(path)}" if path else "### lancet-onnx", ""]
         lines += ["| | check | rule | what was found |", "|---|---|---|---|"]

@@ -48,6 +48,8 @@ class Result:
         accepted: why a failure is none of this run's (allowed, or known before); mostly empty.
         baseline: new, known or worse, beside an earlier report; empty without one.
         seconds: what the whole model took; 0 where that is not known.
+        value: the figure that was judged, where there is one.
+        limit: what it was compared with.
     """
 
     model: str
@@ -62,6 +64,8 @@ class Result:
     accepted: str = ""
     baseline: str = ""
     seconds: float = 0.0
+    value: float | None = None
+    limit: float | None = None
 
     @property
     def open(self) -> bool:
@@ -89,6 +93,21 @@ def results(report: Report) -> tuple[Result, ...]:
         return tuple(_problems(data))
     found = tuple(_findings(data))
     return found if _rows(data.get("findings")) else (*found, _verdict(report, data))
+
+
+def remarks(report: Report, found: tuple[Result, ...]) -> tuple[str, ...]:
+    """Return the reasons of a report that say more than its results do."""
+
+    def said(reason: str) -> bool:
+        return any(
+            result.text in reason
+            or reason in result.text
+            or (result.accepted and f"{result.check}: " in reason)
+            for result in found
+        )
+
+    reasons = (plain(reason) for reason in report.reasons)
+    return tuple(reason for reason in reasons if not said(reason))
 
 
 def plain(value: object) -> str:
@@ -122,6 +141,8 @@ def _gate(data: Mapping[str, object]) -> Iterator[Result]:
                 _accepted(check, str(model.get("verdict"))),
                 plain(check.get("baseline") or ""),
                 seconds,
+                _figure(check.get("value")),
+                _figure(check.get("limit")),
             )
         if not checks:
             outcome = str(model.get("verdict"))
@@ -250,4 +271,9 @@ def _rows(value: object) -> list[Mapping[str, object]]:
 
 
 def _seconds(value: object) -> float:
-    return float(value) if isinstance(value, (int, float)) else 0.0
+    return _figure(value) or 0.0
+
+
+def _figure(value: object) -> float | None:
+    known = isinstance(value, (int, float)) and not isinstance(value, bool)
+    return float(cast(float, value)) if known else None
