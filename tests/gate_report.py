@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from typing import Any
 
 from lancet_onnx.report import Report
@@ -23,7 +24,7 @@ def check(name: str, result: str = "pass", **more: Any) -> dict[str, Any]:
         "limit": None,
         "allowed": None,
         "baseline": None,
-        "fingerprint": f"0123456789abcdef-{name}",
+        "fingerprint": hashlib.sha256(name.encode()).hexdigest()[:32],
         **more,
     }
 
@@ -62,7 +63,7 @@ def gate(*models: dict[str, Any], verdict: str = "fail", **more: Any) -> Report:
         "policy": {"path": "lancet.toml", "sha256": "cd" * 32},
         "partial": False,
         "models": list(models),
-        "environment": {},
+        "environment": {"device": None, "provider": None, "versions": {}, "seed": 0},
         "stages": [],
         "seconds": 3.0,
         **more,

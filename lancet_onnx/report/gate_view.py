@@ -19,6 +19,9 @@ FRAME = 450
 MOST_TEXT = 600
 """Characters of a sentence or command: names in a model can be of any length."""
 
+_SHARES = ("clean-accuracy", "trigger")
+"""Checks whose figures are shares of images; a tolerance would be a bar of no length."""
+
 _ORDER = {"fail": 0, "not_evaluated": 1, "pass": 2}
 
 
@@ -149,7 +152,8 @@ def _check(result: Result) -> CheckView:
         accepted=_clipped(result.accepted),
     )
     shares = [figure for figure in (result.value, result.limit) if figure is not None]
-    drawn = len(shares) == 2 and all(0 <= share <= 1 for share in shares)
+    drawn = result.check.partition(":")[0] in _SHARES and len(shares) == 2
+    drawn = drawn and all(0 <= share <= 1 for share in shares)
     return CheckView(
         clipped, word, mood, result.value if drawn else None, result.limit if drawn else None
     )

@@ -11,21 +11,37 @@ _SPECIAL = {ord(c): f"&#{ord(c)};" for c in "&<>\\`*_[]|~#$!:"}
 _SPECIAL[ord("@")] = "@\u200b"  # mentions are of the rendered text, where an entity is a plain @
 
 
+ROOM = 500_000
+"""Characters of all tables; GitHub takes a mebibyte of a step."""
+
+
 def to_markdown(report: Report) -> str:
     """Return the page; names from models are text in it, whatever they look like."""
     found = results(report)
-    lines = [f"## lancet-onnx {report.command}: {report.verdict.replace('_', ' ')}", ""]
+    lines = [f"## lancet-onnx {report.command}: {report.verdict.replace('_', ' ')}"]
     if report.body.get("partial"):
-        lines += ["The run was interrupted: what follows is a part of it.", ""]
-    lines += [f"- {escaped(reason)}" for reason in remarks(report, found)]
-    for path, checks in models(found).items():
-        lines += ["", f"### {code(path)}" if path else "### lancet-onnx", ""]
-        lines += ["| | check | rule | what was found |", "|---|---|---|---|"]
-        lines += [_row(result) for result in checks]
-        commands = dict.fromkeys(r.next for r in checks if r.open and r.next)
-        if commands:
-            lines += ["", "What to do next:", "", *fenced(commands)]
+        lines += ["", "The run was interrupted: what follows is a part of it."]
+    said = remarks(report, found)
+    lines += ["", *(f"- {escaped(remark)}" for remark in said)] if said else []
+    sections = sorted(models(found).items(), key=lambda each: not any(r.open for r in each[1]))
+    room = ROOM
+    for number, (path, checks) in enumerate(sections):
+        section = _section(path, checks)
+        room -= sum(len(line) + 1 for line in section)
+        if room < 0:
+            lines += ["", f"{len(sections) - number} more models are in the other reports."]
+            break
+        lines += section
     return "\n".join(lines) + "\n"
+
+
+def _section(path: str, checks: tuple[Result, ...]) -> list[str]:
+    lines = ["", f"### {code(path)}" if path else "### lancet-onnx", ""]
+    lines += ["| | check | what was found |", "|---|---|---|", *map(_row, checks)]
+    commands = dict.fromkeys(r.next for r in checks if r.open and r.next)
+    if commands:
+        lines += ["", "What to do next:", "", *fenced(commands)]
+    return lines
 
 
 def escaped(text: str) -> str:
@@ -55,6 +71,6 @@ def _row(result: Result) -> str:
         word = f"{result.outcome.replace('_', ' ')}, accepted"
     elif result.outcome != "pass" and result.severity != "error":
         word = f"{word} ({result.severity})"
-    rule = f"{escaped(result.rule)} {escaped(result.title)}" if result.rule else ""
     text = escaped(result.text) + (f" ({escaped(result.accepted)})" if result.accepted else "")
-    return f"| {word} | {code(result.check)} | {rule} | {text} |"
+    rule = f" [{escaped(result.rule)}]" if result.rule and result.outcome != "pass" else ""
+    return f"| {word} | {code(result.check)} | {text}{rule} |"

@@ -122,8 +122,9 @@ def test_models_that_pass_are_folded_unless_there_is_one() -> None:
 def test_a_share_is_drawn_beside_its_limit() -> None:
     text, _ = page_of(gate(model("a.onnx", FAILED)))
     assert 'aria-label="99.6 %, limit 5.0 %"' in text
-    plain = check("parity", "fail", value=3.0, limit=0.1)
-    assert "; the line is the limit" not in page_of(gate(model("a.onnx", plain)))[0]
+    for name, value, limit in (("parity", 1e-7, 1e-4), ("trigger", 3.0, 0.1), ("trigger", 1, None)):
+        plain = check(name, "fail", value=value, limit=limit)
+        assert "the line is the limit" not in page_of(gate(model("a.onnx", plain)))[0]
 
 
 def test_of_many_models_the_page_shows_what_it_has_room_for_worst_first() -> None:

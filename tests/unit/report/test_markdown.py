@@ -8,6 +8,7 @@ from gate_report import FAILED, UNKNOWN, check, gate, hostile, mixed, model
 from markdown_it import MarkdownIt
 
 from lancet_onnx.report import Report, to_markdown
+from lancet_onnx.report.markdown import ROOM
 
 
 def test_the_verdict_comes_first_then_each_model():
@@ -23,7 +24,8 @@ def test_the_verdict_comes_first_then_each_model():
         "| pass", "| **fail**", "| **not evaluated**", "| **fail** (warning)", "| fail, accepted",
         "| fail, accepted",
     ]  # fmt: skip
-    assert "<code>trigger&#58;t.png</code> | LNC001 a trigger controls the answer | " in rows[1]
+    assert rows[1].startswith("| **fail** | <code>trigger&#58;t.png</code> | t.png moves 99.6 %")
+    assert rows[1].endswith("at most 5 % [LNC001] |")
     assert lines[lines.index("```sh") + 1] == FAILED["next"]
 
 
@@ -56,8 +58,17 @@ def test_hostile_text_stays_text(name: str):
                     "td", "strong", "pre"}, tags  # fmt: skip
     rows = re.findall(r"<tr>(.*?)</tr>", html, re.S)
     assert len(rows) == 4
-    assert all(len(re.findall("<t[hd]>", row)) == 4 for row in rows)
+    assert all(len(re.findall("<t[hd]>", row)) == 3 for row in rows)
     assert "@all" not in re.sub(r"<pre>.*?</pre>", "", html, flags=re.S)
+
+
+def test_what_is_open_comes_first_and_the_rest_is_counted():
+    passing = [model(f"p{n}.onnx", check("x", text="y" * 1000)) for n in range(ROOM // 1000)]
+    text = to_markdown(gate(*passing, model("bad.onnx", FAILED)))
+    assert len(text) < ROOM + 1000
+    headings = re.findall("### <code>(.*)</code>", text)
+    assert headings[0] == "bad.onnx"
+    assert f"{len(passing) + 1 - len(headings)} more models" in text
 
 
 def test_backticks_do_not_end_a_block_of_commands():
