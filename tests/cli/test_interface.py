@@ -2,23 +2,24 @@
 """The command line itself: help with examples, completion, typos, colours, quiet."""
 
 import io
+import os
 import shlex
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from lancet_onnx_cli.app import _explain as explain_error
 from lancet_onnx_cli.commands import app
 from lancet_onnx_cli.examples import EXAMPLES
 from lancet_onnx_cli.output import Output, emit, progress
 from lancet_onnx_cli.render import render_verdict
 from lancet_onnx_cli.tables import terminal
-from support import COMMAND, WIDTH, Warm, environment, one_error
+from support import COMMAND, WIDTH, Warm, environment, lancet, one_error
 from typer import Typer
 
 from lancet_onnx.report import Attachment, Report
 
-LINE = ("--trigger", "t.png", "--data", "val.npz")
 SCREEN = 50
 
 
@@ -120,7 +121,6 @@ def test_forced_colours_stay_out_of_what_scripts_read(small: Path, warm: Warm) -
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (("scan", "model.onnx", *LINE), "backdoored\n"),
         (("verify", "model.onnx", "model.onnx", "--data", "val.npz", "-v"), "pass\n"),
         (("patch", "diff", "model.onnx", "model.onnx", "-o", "p"), "done\n"),
     ],
@@ -181,3 +181,21 @@ def test_a_bar_says_how_much_time_is_left(monkeypatch: pytest.MonkeyPatch) -> No
             told("locating", 0.5)
         assert ("locating" in stream.getvalue()) == drawn
         assert ("left" in stream.getvalue()) == drawn
+
+
+def test_a_library_that_does_not_load_is_no_bug(capsys: pytest.CaptureFixture[str]) -> None:
+    error = ModuleNotFoundError("No module named 'onnxruntime.capi'", name="onnxruntime.capi")
+    assert explain_error(error) == 3
+    assert "`lancet-onnx doctor` says how to mend" in capsys.readouterr().err
+    assert explain_error(ModuleNotFoundError("No module named 'lancet_onnx.x'", name="x")) == 70
+
+
+def test_doctor_speaks_where_onnxruntime_is_half_gone(tmp_path: Path) -> None:
+    """Removing one of two distributions leaves a package without contents."""
+    (tmp_path / "onnxruntime").mkdir()
+    (tmp_path / "onnxruntime" / "__init__.py").touch()
+    path = os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])
+    result = lancet("doctor", cwd=tmp_path, env={"PYTHONPATH": path})
+    assert (result.code, result.stderr) == (1, ""), result
+    assert "problem: onnxruntime does not work (" in result.stdout
+    assert "mend it with: pip install --force-reinstall 'onnxruntime" in result.stdout
