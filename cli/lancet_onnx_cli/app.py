@@ -3,14 +3,17 @@
 
 from __future__ import annotations
 
+import difflib
 import errno
 import os
+import re
 import sys
 import traceback
 
 import typer
 
 from lancet_onnx_cli.commands import app
+from lancet_onnx_cli.examples import with_examples
 
 _ENVIRONMENT = frozenset(
     getattr(errno, name)
@@ -22,6 +25,8 @@ _ENVIRONMENT = frozenset(
 )
 """What the system may answer anywhere: a broken disk or network drive, no space, no permission."""
 
+_LIBRARIES = ("onnxruntime", "torch", "onnx", "numpy", "safetensors", "PIL", "jinja2", "rich")
+
 
 def main() -> None:
     """Run the command line and exit with the code of DESIGN.md section 4."""
@@ -29,7 +34,7 @@ def main() -> None:
     if debug:
         sys.argv.remove("--debug")
     try:
-        code = app(standalone_mode=False, prog_name="lancet-onnx")
+        code = with_examples(app)(standalone_mode=False, prog_name="lancet-onnx")
     except (KeyboardInterrupt, typer.Abort):
         code = 130
     except BrokenPipeError:
@@ -60,6 +65,9 @@ def _explain(error: Exception, *, debug: bool = False) -> int:
 
     if isinstance(error, ChildError) and debug:
         print(error.traceback, file=sys.stderr)  # noqa: T201
+    if isinstance(error, ImportError) and (error.name or "").partition(".")[0] in _LIBRARIES:
+        _say(f"error: {error}; `lancet-onnx doctor` says how to mend the installation")
+        return 3
     if isinstance(error, OSError) and error.errno in _ENVIRONMENT:
         where = f"{error.filename}: " if error.filename else ""
         _say(f"error: {where}{error.strerror}; mend that and run the same command again")
@@ -77,7 +85,7 @@ def _typer_code(error: Exception) -> int | None:
     code, text = getattr(error, "exit_code", None), getattr(error, "format_message", None)
     if not isinstance(code, int) or not callable(text):
         return code if isinstance(code, int) else None
-    message = str(text())
+    message = _nearest(str(text()).replace("Value error, ", ""))
     if message.startswith("Usage:"):  # no arguments at all: the help is the answer
         print(message, file=sys.stderr)  # noqa: T201
         return code
@@ -87,6 +95,14 @@ def _typer_code(error: Exception) -> int | None:
     command = context.command_path if context else "lancet-onnx"
     _say(f"error: {message}", f"Try '{command} --help'")
     return code
+
+
+def _nearest(message: str) -> str:
+    """Add what may have been meant to a complaint about one of several words."""
+    found = re.search(r"'([^']*)' is not one of ('.*')", message)
+    words = re.findall(r"'([^']*)'", found[2]) if found else []
+    near = difflib.get_close_matches(found[1], words, 1, 0.5) if found else []
+    return f"{message.rstrip('.')}; did you mean '{near[0]}'?" if near else message
 
 
 def _say(*lines: str) -> None:

@@ -13,6 +13,10 @@ class Format(StrEnum):
     text = "text"
     json = "json"
     html = "html"
+    sarif = "sarif"
+    junit = "junit"
+    markdown = "markdown"
+    github = "github"
 
 
 Method = Literal["auto", "flip", "mute", "tune"]

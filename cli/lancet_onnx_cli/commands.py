@@ -59,8 +59,8 @@ app = typer.Typer(
     name="lancet-onnx",
     help="Find backdoors in ONNX classifiers, locate the weights that cause them, repair those.",
     no_args_is_help=True,
-    add_completion=False,
     rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
     pretty_exceptions_enable=False,
 )
 
@@ -114,7 +114,10 @@ def scan_command(
     quiet: Quiet = False,
     verbose: Verbose = False,
 ) -> int:
-    """Is there a backdoor, for a given trigger or any, and where?"""
+    """Is there a backdoor, for a given trigger or any, and where?
+
+    It runs in a child process: three quarters of the memory and an hour (beside --budget) at most.
+    """
     output = Output.of(formats, outputs, quiet=quiet, verbose=verbose)
     place = place_of(position)
     if trigger is None:
@@ -146,20 +149,23 @@ def repair_command(
     model: Model,
     output_path: Annotated[
         Path,
-        typer.Option("-o", "--out", help="Where the repaired model goes.", show_default=False),
+        typer.Option("-o", "--out", metavar="FILE", help="The repaired model.", show_default=False),
     ],
     trigger: TriggerPath = None,
     from_scan: Annotated[
-        Path | None, typer.Option("--from", help="JSON of a scan: its triggers and target.")
+        Path | None,
+        typer.Option("--from", metavar="SCAN.json", help="Triggers that a scan found."),
     ] = None,
     errors: Errors = None,
     data: DataPath = None,
-    method: Annotated[Method, typer.Option(help="What is done to weights.")] = ("auto"),
+    method: Annotated[
+        Method, typer.Option(metavar="HOW", help="auto, flip, mute or tune.")
+    ] = "auto",
     as_published: Annotated[
-        bool, typer.Option("--as-published", help="The paper's rules to the letter.")
+        bool, typer.Option("--as-published", help="The paper's rules, to the letter.")
     ] = False,
     compensate: Annotated[
-        bool, typer.Option(help="Keep the edited layer's mean output by moving its bias.")
+        bool, typer.Option(help="Move biases to keep the mean.", show_default=False)
     ] = True,
     max_accuracy_loss: Loss = 0.01,
     max_regression: Regression = None,
@@ -167,14 +173,14 @@ def repair_command(
     stop: StopCount = 500,
     guard: GuardCount = 1000,
     patch: Annotated[
-        Path | None, typer.Option(help="Where the patch goes (default: beside the output).")
+        Path | None, typer.Option(metavar="FILE", help="The patch; else beside the model.")
     ] = None,
     no_metadata: Annotated[
-        bool, typer.Option("--no-metadata", help="Add no metadata entry to the model.")
+        bool, typer.Option("--no-metadata", help="Add no entry to the model's metadata.")
     ] = False,
     force: Annotated[bool, typer.Option("--force", help="Replace existing files.")] = False,
     keep: Annotated[
-        bool, typer.Option("--keep", help="Write the best found even if not_repaired.")
+        bool, typer.Option("--keep", help="Write the best even if not_repaired.")
     ] = False,
     target: Target = None,
     mask: Mask = None,

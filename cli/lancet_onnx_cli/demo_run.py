@@ -21,13 +21,14 @@ from lancet_onnx.errors import OutputError
 from lancet_onnx.report import Report, to_html
 from lancet_onnx_cli.output import Output, progress
 from lancet_onnx_cli.render import render_text, render_verdict
+from lancet_onnx_cli.tables import terminal
 
 FOLDER = Path("lancet-demo")
 
 
 def demo() -> int:
     """Scan, locate, repair and verify the bundled model; return the exit code."""
-    console = Console(stderr=True)
+    console = terminal(stderr=True)
     try:
         FOLDER.mkdir(exist_ok=True)
     except OSError as error:
@@ -63,7 +64,7 @@ def demo() -> int:
     page.write_text(to_html(outcome, "lancet-onnx demo", "lancet-onnx demo"))
     console.rule("done", align="left")
     console.print("Compare before and after: the patch no longer works, digits are still read.")
-    Console().print(f"{checked.verdict}; open {page} in a browser", highlight=False)
+    terminal().print(f"{checked.verdict}; open {page} in a browser", highlight=False)
     return checked.exit_code
 
 

@@ -13,61 +13,69 @@ from lancet_onnx_cli.choices import Color, Device, Format, Layout, Mode, Resize
 Model = Annotated[Path, typer.Argument(metavar="MODEL", help="An .onnx file.", show_default=False)]
 TriggerPath = Annotated[
     Path | None,
-    typer.Option("--trigger", help="Trigger picture (or .npz with mask and pattern)."),
+    typer.Option("--trigger", metavar="FILE", help="Trigger picture, or .npz (mask, pattern)."),
 ]
-Mask = Annotated[Path | None, typer.Option(help="Grey picture: the trigger's opacity.")]
+Mask = Annotated[
+    Path | None, typer.Option(metavar="FILE", help="Grey picture: the trigger's opacity.")
+]
 TriggerMode = Annotated[
-    Mode | None, typer.Option(help="How to stamp, instead of what the picture implies.")
+    Mode | None, typer.Option(metavar="MODE", help="Stamp it so: replace, blend or add.")
 ]
 Position = Annotated[
     str | None,
-    typer.Option(help="LEFT,TOP of a trigger smaller than the input (default bottom-right)."),
+    typer.Option(metavar="LEFT,TOP", help="Of a small trigger; else bottom right."),
 ]
 Target = Annotated[
-    int | None, typer.Option(help="The attacker's class (default: the one the trigger leads to).")
+    int | None, typer.Option(metavar="CLASS", help="The attacker's class; else found out.")
 ]
 Classes = Annotated[
     str | None,
-    typer.Option(metavar="0,3,7", help="Without --trigger: look at these classes only."),
+    typer.Option(metavar="0,3,7", help="Without --trigger: only these classes."),
 ]
 Budget = Annotated[
     float | None,
-    typer.Option(
-        metavar="SECONDS", help="Without --trigger: the best verdict in this time (default: all)."
-    ),
+    typer.Option(metavar="SECONDS", help="Without --trigger: verdict in this time."),
 ]
 State = Annotated[
     Path | None,
-    typer.Option(
-        metavar="FILE",
-        help="Without --trigger: keep the search here; go on from it if it is there.",
-    ),
+    typer.Option(metavar="FILE", help="Without --trigger: to go on from later."),
 ]
 DataPath = Annotated[
     Path | None,
-    typer.Option("--data", help="Folder of class folders, flat folder, .npz (x, y) or CSV."),
+    typer.Option("--data", metavar="PATH", help="Folder of classes, flat folder, .npz, CSV."),
 ]
 PreprocessOption = Annotated[
     str | None,
-    typer.Option(
-        help="unit, minus1to1, imagenet, uint8, none, a .toml or a preprocessor_config.json."
-    ),
+    typer.Option(metavar="HOW", help="unit minus1to1 imagenet uint8 none FILE."),
 ]
-Mean = Annotated[str | None, typer.Option(help="Comma-separated means, overriding --preprocess.")]
-Std = Annotated[str | None, typer.Option(help="Comma-separated deviations, likewise.")]
-ColorOption = Annotated[Color | None, typer.Option(help="Channel order the model wants.")]
-LayoutOption = Annotated[Layout | None, typer.Option(help="Axis order the model wants.")]
-ResizeOption = Annotated[Resize, typer.Option(help="How pictures of another size are fitted.")]
+Mean = Annotated[
+    str | None, typer.Option(metavar="M,M,M", help="Means, instead of --preprocess's.")
+]
+Std = Annotated[str | None, typer.Option(metavar="S,S,S", help="Deviations, likewise.")]
+ColorOption = Annotated[
+    Color | None, typer.Option(metavar="rgb|bgr", help="Channel order the model wants.")
+]
+LayoutOption = Annotated[
+    Layout | None, typer.Option(metavar="nchw|nhwc", help="Axis order the model wants.")
+]
+ResizeOption = Annotated[
+    Resize, typer.Option(metavar="squash|shortest", help="How pictures are fitted.")
+]
 Answer = Annotated[
     str | None,
-    typer.Option("--output", metavar="NAME", help="Which of the model's outputs holds the scores."),
+    typer.Option("--output", metavar="NAME", help="The model's output with the scores."),
 ]
-DeviceOption = Annotated[Device, typer.Option(help="Where onnxruntime runs.")]
-Seed = Annotated[int, typer.Option(help="Of the split and every other random choice.")]
+DeviceOption = Annotated[
+    Device, typer.Option(metavar="auto|cpu|cuda", help="Where onnxruntime runs.")
+]
+Seed = Annotated[int, typer.Option(metavar="N", help="Of all random choices.")]
 Formats = Annotated[
     list[Format] | None,
     typer.Option(
-        "-f", "--format", metavar="FORMAT", help="text, json or html; repeatable, with -o for each."
+        "-f",
+        "--format",
+        metavar="FORM",
+        help="text json html sarif junit markdown github.",
     ),
 ]
 OutputPath = Annotated[
@@ -76,14 +84,14 @@ OutputPath = Annotated[
         "-o",
         "--out",
         metavar="FILE",
-        help="Where a report goes: .json, .html or .txt; with -f, the last -f first served.",
+        help="Report: .html .json .txt .sarif .xml .md.",
     ),
 ]
 Quiet = Annotated[bool, typer.Option("-q", "--quiet", help="No progress, no tables.")]
 Verbose = Annotated[bool, typer.Option("-v", "--verbose", help="Also the time of each stage.")]
 Loss = Annotated[
     float,
-    typer.Option(min=0.0, max=1.0, help="Budget: share of clean images that may be lost."),
+    typer.Option(min=0.0, max=1.0, metavar="SHARE", help="Clean images that may be lost."),
 ]
 Errors = Annotated[
     Path | None,
@@ -102,35 +110,25 @@ Regression = Annotated[
     ),
 ]
 PairCount = Annotated[
-    int, typer.Option("--pairs", min=4, metavar="K", help="Pairs to locate weights on.")
+    int, typer.Option("--pairs", min=4, metavar="K", help="To locate weights on.")
 ]
 StopCount = Annotated[
     int,
-    typer.Option("--stop", min=1, metavar="R", help="Triggered images that end a search of flips."),
+    typer.Option("--stop", min=1, metavar="R", help="Triggered images that end flips."),
 ]
 GuardCount = Annotated[
     int,
-    typer.Option("--guard", min=1, metavar="G", help="Images that are learnt from or kept as is."),
+    typer.Option("--guard", min=1, metavar="G", help="Images learnt from or kept as is."),
 ]
 Reports = Annotated[
     list[Path] | None,
-    typer.Option(
-        "--report", metavar="FILE", help="Also write the report here (.html, .json or .txt)."
-    ),
+    typer.Option("--report", metavar="FILE", help="Report: .html .json .txt .sarif .xml .md."),
 ]
 MemoryLimit = Annotated[
     str | None,
-    typer.Option(
-        metavar="SIZE",
-        help="Run in a child process with at most this memory, e.g. 4G; 0 for no limit. "
-        "Default: 3/4 of the machine's for scan, no limit for others.",
-    ),
+    typer.Option(metavar="SIZE", help="Most memory of a child, e.g. 4G; 0: any."),
 ]
 Timeout = Annotated[
     float | None,
-    typer.Option(
-        metavar="SECONDS",
-        help="Run in a child process for at most this long; 0 for no limit. "
-        "Default: 3600 for scan, on top of --budget; no limit for others.",
-    ),
+    typer.Option(metavar="SECONDS", help="Most time of a child process; 0: any."),
 ]

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import io
+import os
 import shlex
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,9 +18,10 @@ from rich.console import Console
 
 from lancet_onnx_cli.attaching import attach, keeps, shown, spare_inputs
 from lancet_onnx_cli.choices import Format
+from lancet_onnx_cli.tables import terminal, watched
 
 if TYPE_CHECKING:
-    from lancet_onnx.report import Report
+    from lancet_onnx.report import Checkout, Report
     from lancet_onnx.types import Progress as ReportProgress
 
 
@@ -126,21 +128,23 @@ def emit(report: Report, output: Output) -> int:
             told = attach(unplaced, path) if path in kept and form == Format.json else report
             _write(_content(told, form), path)
     if on_stdout == [Format.text]:
-        render_text(report, Console())
+        render_text(report, terminal())
     elif on_stdout:
         sys.stdout.write(_content(report, on_stdout[0]))
     elif report.command in DESCRIBING:
         if not output.targets:
-            render_text(report, Console())
+            render_text(report, terminal())
     else:
         if not output.quiet:
-            render_text(report, Console(stderr=True))
-        render_verdict(report, Console())
-    if report.attachments and not kept:
+            render_text(report, terminal(stderr=True))
+        render_verdict(report, terminal())
+    if report.attachments and not kept and not output.quiet:
         note = "the triggers that were found are not kept; -o FILE.json keeps them beside it"
         typer.echo(note, err=True)
-    if output.verbose:
+    if output.verbose and not output.quiet:
         _stages(report)
+    if _annotates(report, output):
+        sys.stderr.write(_content(report, Format.github))
     sys.stdout.flush()
     return report.exit_code
 
@@ -148,16 +152,22 @@ def emit(report: Report, output: Output) -> int:
 @contextmanager
 def progress(output: Output) -> Iterator[ReportProgress]:
     """Yield a progress callback that draws a bar on stderr, where somebody watches."""
-    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+    from rich.progress import (
+        BarColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
 
     from lancet_onnx.types import no_progress
 
-    console = Console(stderr=True)
-    if output.quiet or not console.is_terminal:
+    if output.quiet or not watched():
         yield no_progress
         return
-    columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=console, transient=True) as bars:
+    left = TextColumn("left"), TimeRemainingColumn()
+    columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(), *left)
+    with Progress(*columns, console=terminal(stderr=True), transient=True) as bars:
         task = bars.add_task("reading", total=1.0)
         yield lambda what, share: bars.update(task, description=what, completed=share)
 
@@ -165,6 +175,8 @@ def progress(output: Output) -> Iterator[ReportProgress]:
 def _content(report: Report, form: Format) -> str:
     if form == Format.json:
         return report.to_json()
+    if form in _PIPELINES:
+        return _for_pipelines(report, form)
     if form == Format.html:
         from lancet_onnx.report import to_html
 
@@ -181,8 +193,44 @@ def _content(report: Report, form: Format) -> str:
     return text.getvalue()
 
 
+_PIPELINES = (Format.sarif, Format.junit, Format.markdown, Format.github)
+
+
+def _for_pipelines(report: Report, form: Format) -> str:
+    from lancet_onnx.report import to_annotations, to_junit, to_markdown, to_sarif
+
+    if form == Format.junit:
+        return to_junit(report)
+    if form == Format.markdown:
+        return to_markdown(report)
+    placing = to_sarif if form == Format.sarif else to_annotations
+    return placing(report, _checkout())
+
+
+def _annotates(report: Report, output: Output) -> bool:
+    """Return whether annotations go to stderr by themselves, where GitHub's runner reads them."""
+    asked = any(form == Format.github for form, _ in output.targets)
+    runs = os.environ.get("GITHUB_ACTIONS") == "true"
+    return runs and report.command == "gate" and not output.quiet and not asked
+
+
+def _checkout() -> Checkout:
+    """Return where we are: the checkout of a workflow, or this folder."""
+    from lancet_onnx.report import Checkout
+
+    here = Path.cwd()
+    return Checkout(Path(os.environ.get("GITHUB_WORKSPACE") or here), here)
+
+
 def _by_suffix(path: Path) -> Format:
-    forms: dict[str, Format] = {".json": Format.json, ".html": Format.html, ".txt": Format.text}
+    forms: dict[str, Format] = {
+        ".json": Format.json,
+        ".html": Format.html,
+        ".txt": Format.text,
+        ".sarif": Format.sarif,
+        ".xml": Format.junit,
+        ".md": Format.markdown,
+    }
     if path.suffix not in forms:
         raise typer.BadParameter(f"{path}: expected a name that ends in {', '.join(forms)}")
     return forms[path.suffix]
@@ -203,7 +251,7 @@ def _write(content: str, path: Path) -> None:
 
 def _stages(report: Report) -> None:
     stages = report.body.get("stages")
-    console = Console(stderr=True)
+    console = terminal(stderr=True)
     for stage in stages if isinstance(stages, list) else []:
         console.print(
             f"{stage['seconds']:8.2f} s  {stage['image_forwards']:8d} image-forwards  "

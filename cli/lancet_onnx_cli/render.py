@@ -46,7 +46,7 @@ def render_text(report: Report, console: Console) -> None:
     if not console.stderr:
         render_verdict(report, console)
     problem = "problem: " if report.command == "inspect" else ""
-    for reason in report.reasons:
+    for reason in () if report.command == "doctor" else report.reasons:
         console.print(f"  {problem}{safe(reason)}", soft_wrap=True)
     new = "repaired model" if report.command == "repair" else "new model"
     made = ("repair", "patch diff", "patch compose")
@@ -278,3 +278,7 @@ def _doctor(data: Mapping[str, object], console: Console) -> None:
         named = ", ".join(f"{name} {version}" for name, version in installed.items())
         console.print(f"onnxruntime installed as: {safe(named or 'nothing')}")
     console.print(f"torch sees a GPU: {'yes' if data['torch_cuda'] else 'no'}")
+    problems = data["problems"]
+    for problem in problems if isinstance(problems, list) else []:
+        console.print(f"[bold red]problem:[/] {safe(problem['text'])}", soft_wrap=True)
+        console.print(f"  mend it with: {safe(problem['command'])}", soft_wrap=True)

@@ -3,8 +3,25 @@
 
 from __future__ import annotations
 
+import sys
+
+from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
+
+
+def terminal(*, stderr: bool = False) -> Console:
+    """Return the console of a stream.
+
+    Colours on stdout are for eyes only: FORCE_COLOR, which pipelines set for their logs, would put
+    escape codes into the verdict that a script reads.
+    """
+    return Console(stderr=True) if stderr else Console(force_terminal=sys.stdout.isatty())
+
+
+def watched() -> bool:
+    """Return whether somebody watches stderr, so that a bar may move there."""
+    return sys.stderr.isatty()
 
 
 def plain_table(*names: str) -> Table:

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from lancet_onnx.api.blind import repair_blind
     from lancet_onnx.api.correcting import repair_errors
-    from lancet_onnx.api.inspecting import doctor, inspect
+    from lancet_onnx.api.diagnosing import doctor
+    from lancet_onnx.api.inspecting import inspect
     from lancet_onnx.api.options import (
         CorrectOptions,
         DataOptions,
@@ -38,7 +39,8 @@ if TYPE_CHECKING:
 _HOMES = {
     "lancet_onnx.api.blind": ("repair_blind",),
     "lancet_onnx.api.correcting": ("repair_errors",),
-    "lancet_onnx.api.inspecting": ("doctor", "inspect"),
+    "lancet_onnx.api.diagnosing": ("doctor",),
+    "lancet_onnx.api.inspecting": ("inspect",),
     "lancet_onnx.api.options": (
         "CorrectOptions",
         "DataOptions",

@@ -1,20 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`inspect` and `doctor`: what a model is made of, and what this machine would run it on."""
+"""`inspect`: what a model is made of, what can be edited and what to do next."""
 
 from __future__ import annotations
 
-import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-
-import torch
 
 from lancet_onnx.api.subject import describe_switch, image_shape
 from lancet_onnx.errors import DataError, LancetError
 from lancet_onnx.model import Graph, load
 from lancet_onnx.model.logic import Switch
-from lancet_onnx.model.probe import SPEC, probe_model
 from lancet_onnx.report import Report
 from lancet_onnx.rules import NOT_FINITE
 from lancet_onnx.runtime.binding import Refusal, refusals
@@ -22,7 +18,6 @@ from lancet_onnx.runtime.bundle import bundled
 from lancet_onnx.runtime.classifier import Classifier
 from lancet_onnx.runtime.dormant import switches
 from lancet_onnx.runtime.layers import find_layers, unedited
-from lancet_onnx.runtime.ort import OrtModel, distributions, environment, providers
 from lancet_onnx.runtime.reach import unreached
 from lancet_onnx.runtime.signature import classifier_input, needed
 from lancet_onnx.types import TensorSpec
@@ -129,38 +124,6 @@ def _look(graph: Graph, output: str | None) -> _Seen:
         {found.param: found.reason for found in unreached(classifier)},
         switches(graph, classifier),
     )
-
-
-def doctor() -> Report:
-    """Say which versions are installed, what would run where, and how to mend what is broken."""
-    installed = distributions()
-    advice: list[str] = []
-    if len(installed) > 1:
-        advice.append(
-            f"{' and '.join(installed)} are both installed and overwrite each other: "
-            "pip uninstall -y onnxruntime onnxruntime-gpu && pip install lancet-onnx"
-        )
-    cuda_torch = torch.cuda.is_available()
-    session: dict[str, object] = {}
-    try:
-        session = environment(OrtModel(probe_model(), SPEC).placement)
-    except LancetError as error:
-        advice.append(str(error))
-    if cuda_torch and session.get("device") == "cpu":
-        advice.append(
-            "torch sees a GPU but onnxruntime runs on the CPU: pip install 'lancet-onnx[gpu]'"
-        )
-    body = {
-        "python": platform.python_version(),
-        "platform": platform.platform(),
-        "onnxruntime_distributions": installed,
-        "providers_built_in": providers(),
-        "torch_cuda": cuda_torch,
-        "torch_threads": torch.get_num_threads(),
-        "onnxruntime_session": session,
-        "advice": advice,
-    }
-    return Report("doctor", "done" if not advice else "fail", tuple(advice), body)
 
 
 def _describe_layers(classifier: Classifier) -> list[dict[str, object]]:

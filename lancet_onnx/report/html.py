@@ -4,12 +4,15 @@
 from __future__ import annotations
 
 import base64
+import html
 from collections.abc import Mapping
 from functools import cache
 from typing import TYPE_CHECKING
 
+from lancet_onnx.report.gate_view import gate_view
 from lancet_onnx.report.report import Report
 from lancet_onnx.report.search import COLUMNS, found_triggers, search_view
+from lancet_onnx.report.surroundings import surroundings
 
 if TYPE_CHECKING:
     import jinja2
@@ -30,6 +33,9 @@ FIGURES = (
 )
 """Name, heading and meaning of the figures, in the order in which people read them."""
 
+MOST_JSON = 150_000
+"""Characters of JSON that a page has room for."""
+
 
 def to_html(report: Report, title: str, command: str) -> str:
     """Return the page; `command` is the line that made the report, shown for repetition.
@@ -40,7 +46,7 @@ def to_html(report: Report, title: str, command: str) -> str:
     for picture in report.pictures:
         source = "data:image/png;base64," + base64.b64encode(picture.png).decode()
         groups.setdefault(picture.group, []).append({"source": source, "caption": picture.caption})
-    data = report.to_dict()
+    data, whole = report.to_dict(), html.escape(report.to_json(), quote=False)
     return _template().render(
         title=title,
         command=command,
@@ -50,6 +56,9 @@ def to_html(report: Report, title: str, command: str) -> str:
         search=search_view(data),
         columns=COLUMNS,
         triggers=found_triggers(data),
+        gate=gate_view(report),
+        around=surroundings(data),
+        whole=whole if len(whole) <= MOST_JSON else "",
     )
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 SCHEMA_VERSION = 1
 
-_EXIT = {
+EXIT_CODES = {
     "backdoored": 1,
     "not_repaired": 1,
     "fail": 1,
@@ -25,7 +25,7 @@ _EXIT = {
 }
 
 
-VERDICTS = frozenset(_EXIT)
+VERDICTS = frozenset(EXIT_CODES)
 
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,95}\.png")
 _PNG = b"\x89PNG\r\n\x1a\n"
@@ -91,7 +91,7 @@ class Report:
     @property
     def exit_code(self) -> int:
         """0 good news, 1 a finding or a failure, 3 nothing can be said."""
-        return _EXIT[self.verdict]
+        return EXIT_CODES[self.verdict]
 
     def to_dict(self) -> dict[str, object]:
         """Return the JSON object."""

@@ -9,11 +9,11 @@ the nodes, never from a list of providers.
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import os
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
-from importlib import metadata
 from pathlib import Path
 from typing import Literal
 
@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from lancet_onnx.errors import DataError, DeviceError, ModelError
 from lancet_onnx.runtime.bundle import taken_apart
 from lancet_onnx.runtime.head import Head, plain_head
+from lancet_onnx.runtime.installed import version_of
 from lancet_onnx.types import TensorSpec, ValueName
 
 Device = Literal["auto", "cpu", "cuda"]
@@ -141,7 +142,7 @@ class OrtModel:
 
 def environment(placement: Placement) -> dict[str, object]:
     """Return what a report says about device, provider and versions."""
-    versions = {name: _version(name) for name in ("lancet-onnx", "torch", "onnx", "numpy")}
+    versions = {name: version_of(name) for name in ("lancet-onnx", "torch", "onnx", "numpy")}
     versions["onnxruntime"] = ort.__version__
     return {
         "device": placement.device,
@@ -156,17 +157,16 @@ def providers() -> list[str]:
     return list(ort.get_available_providers())
 
 
-def distributions() -> dict[str, str]:
-    """Return the installed onnxruntime distributions and their versions; two of them clash."""
-    names = ("onnxruntime", "onnxruntime-gpu", "onnxruntime-directml", "onnxruntime-openvino")
-    return {name: version for name in names if (version := _version(name)) != "not installed"}
-
-
-def _version(name: str) -> str:
+def missing_library() -> str:
+    """Return the first library that the CUDA provider needs and does not find, or nothing."""
+    folder = Path(ort.__file__).parent / "capi"
     try:
-        return metadata.version(name)
-    except metadata.PackageNotFoundError:
-        return "not installed"
+        for part in ("shared", "cuda"):
+            ctypes.CDLL(str(folder / f"libonnxruntime_providers_{part}.so"), ctypes.RTLD_GLOBAL)
+    except OSError as error:
+        name, _, rest = str(error).partition(":")
+        return name if "cannot open shared object" in rest else ""
+    return ""
 
 
 def _providers(device: Device) -> list[object]:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import jsonschema
 import pytest
+from gate_report import mixed
 
 from lancet_onnx import (
     DataOptions,
@@ -56,3 +57,14 @@ def test_a_missing_field_is_noticed(validator: jsonschema.Draft202012Validator) 
     del broken["editable_weights"]
     with pytest.raises(jsonschema.ValidationError, match="editable_weights"):
         validator.validate(broken)
+
+
+@pytest.mark.parametrize("field", ["fingerprint", "allowed", "result"])
+def test_a_check_of_a_gate_has_every_field(
+    field: str, validator: jsonschema.Draft202012Validator
+) -> None:
+    report = json.loads(mixed().to_json())
+    validator.validate(report)
+    del report["models"][0]["checks"][1][field]
+    with pytest.raises(jsonschema.ValidationError, match=field):
+        validator.validate(report)

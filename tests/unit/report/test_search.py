@@ -131,7 +131,7 @@ def test_the_page_has_a_bar_for_each_class_and_highlights_the_suspect():
     assert shown.count("not examined</span>") == 1
     assert "For class 1 a trigger was found" in shown
     assert "<script" not in shown
-    assert shown.count("&lt;script&gt;") == 2
+    assert shown.count("&lt;script&gt;") == 4, "each is in the JSON as well"
     assert "Reconstructed triggers" in shown
     assert "Stamped examples" in shown
     widths = [float(w) for w in re.findall(r'width="([0-9.]+)" height="6" class="f', shown)]
