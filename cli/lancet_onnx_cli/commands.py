@@ -202,7 +202,7 @@ def repair_command(
     quiet: Quiet = False,
     verbose: Verbose = False,
 ) -> int:
-    """Change the few weights that cause a backdoor or errors; write a new model."""
+    """Change the few weights that cause it; write a new model."""
     shown = Output.of(formats, None, quiet=quiet, verbose=verbose, reports=reports)
     place = place_of(position)
     options = data_of(data, preprocess, mean, std, color, layout, resize, answer)

@@ -95,30 +95,22 @@ Loss = Annotated[
 ]
 Errors = Annotated[
     Path | None,
-    typer.Option(
-        "--errors",
-        help="Misclassified images with true labels (as --data); without it and without a trigger, "
-        "the errors in --data are repaired.",
-    ),
+    typer.Option("--errors", metavar="FILE", help="Errors with labels; else those in --data."),
 ]
 Regression = Annotated[
     float | None,
-    typer.Option(
-        min=0.0,
-        max=1.0,
-        help="Errors only: share of right images that may be wrong afterwards (default 0.02).",
-    ),
+    typer.Option(metavar="SHARE", min=0.0, max=1.0, help="Right ones that may break."),
 ]
 PairCount = Annotated[
     int, typer.Option("--pairs", min=4, metavar="K", help="To locate weights on.")
 ]
 StopCount = Annotated[
     int,
-    typer.Option("--stop", min=1, metavar="R", help="Triggered images that end flips."),
+    typer.Option("--stop", min=1, metavar="R", help="Images that end flips."),
 ]
 GuardCount = Annotated[
     int,
-    typer.Option("--guard", min=1, metavar="G", help="Images learnt from or kept as is."),
+    typer.Option("--guard", min=1, metavar="G", help="Images to learn from."),
 ]
 Reports = Annotated[
     list[Path] | None,
