@@ -66,7 +66,7 @@ def verify(
             read_trigger_for(subject, trigger, data.layout, prepared.samples) if trigger else None
         )
         finding = trigger is not None and trigger.target is None
-        chooser, samples, used, seed = _unseen(other, prepared, finding=finding)
+        chooser, samples, used, seed = unseen(other, prepared, finding=finding)
     with clock.stage("measure", len(samples) * (4 if stamp else 2)):
         inputs = prepared.inputs(samples)
         parity, parity_fixed = subject.parity(inputs), other.parity(inputs)
@@ -120,7 +120,7 @@ def verify(
     return Report("verify", decision.verdict, decision.reasons, body, pictures)
 
 
-def _unseen(
+def unseen(
     fixed: Subject, prepared: Prepared, *, finding: bool
 ) -> tuple[Samples, Samples, str, int]:
     """Return images to find the target on and images to measure on, which ones, and the seed.
