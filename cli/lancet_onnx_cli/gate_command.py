@@ -147,11 +147,21 @@ def _overridden(
 
 
 def _limits(policy: Policy, memory: str | None, seconds: float | None, jobs: int) -> Limits:
-    """Return the limits of one model; the usual memory is shared among those at work."""
+    """Return the limits of one model; the usual memory is shared among those at work.
+
+    Raises:
+        BadParameter: no size or time, or less time than the policy's search may take.
+    """
     asked = policy.asked
     budget = asked.scan_budget if asked.scan else None
-    size = memory or asked.memory_limit
-    limits = limits_of(size, seconds or asked.timeout, usual=True, budget=budget)
+    size = asked.memory_limit if memory is None else memory
+    time = asked.timeout if seconds is None else seconds
+    if budget and time and time <= budget:
+        raise typer.BadParameter(
+            f"a timeout of {time:g} s with a scan_budget of {budget:g} s: the search would be "
+            "ended before it has a verdict; give more time"
+        )
+    limits = limits_of(size, time, usual=True, budget=budget)
     if size is None and limits.memory is not None:
         limits = replace(limits, memory=limits.memory // jobs)
     return limits

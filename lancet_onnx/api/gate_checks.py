@@ -184,10 +184,11 @@ def _listed(listed: Listed) -> Callable[[Evidence], list[Check]]:
         target = find_target(subject, prepared, chooser, stamp, options.target)
         labels = labels_of(subject.ort, prepared, samples, stamp)
         assert labels.triggered is not None  # noqa: S101 - there is a trigger
-        rate = measure(labels, labels, samples.labels, target)["attack_success"]
+        figures = measure(labels, labels, samples.labels, target)
+        rate, base = figures["attack_success"], figures["base_rate"]
         moves = moves_of(labels.triggered, labels.clean, FEWEST_IMAGES)
         most = policy.asked.max_attack_success
-        result, text = judge_attack(rate, most, target, classwise(moves, stamp.coverage))
+        result, text = judge_attack(rate, base, most, target, classwise(moves, stamp.coverage))
         line = ""
         if result == "fail":
             line = repair_line(evidence.path, options, policy.data)
@@ -213,6 +214,6 @@ def _scan(evidence: Evidence) -> list[Check]:
     if result == "fail":
         line = search_lines(evidence.path, data)
         evidence.pictures += report.pictures
-    text = "; ".join(report.reasons)
+    text = report.reasons[0] if result == "fail" else "; ".join(report.reasons)
     score, limit = found["score"], found["threshold"]
     return [Check("scan", RECONSTRUCTED, result, text, line, score, limit, target)]

@@ -31,7 +31,7 @@ def check_policy(policy: Policy, models: Sequence[Path]) -> None:
     """
     file = policy.path or "the policy"
     for where, path in (
-        ("[data] path", policy.data.path),
+        ("[data] path (or --data)", policy.data.path),
         *(("[[trigger]] path", each.options.path) for each in policy.triggers),
         *(("[[trigger]] mask", each.options.mask) for each in policy.triggers),
     ):

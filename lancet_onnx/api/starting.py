@@ -71,7 +71,7 @@ def _lines(
     classes, noted = seen.get("classes"), seen.get("preprocess")
     yield from _comment(
         f"What {model.name} has to hold to: `lancet-onnx gate`. docs/policy.md has all keys. Paths "
-        "are relative to this file."
+        "are relative to this file. Lines that begin with # and no space are examples."
     )
     about = [f"It tells {classes} classes apart"]
     inputs = seen.get("inputs")
@@ -87,16 +87,16 @@ def _lines(
         yield ""
         yield from _comment(section.doc)
         active = any(name == section.name for name, _ in given)
-        yield section.header if active else f"# {section.header}"
+        yield section.header if active else f"#{section.header}"
         for key in section.keys:
             value = given.get((section.name, key.name))
-            line = f"{key.name} = {value or key.example}"
-            yield f"{line if value else '# ' + line}  # {_one_line(_about(key))}"
+            yield from _comment(_about(key))
+            yield f"{key.name} = {value}" if value else f"#{key.name} = {key.example}"
 
 
 def _about(key: Key) -> str:
     usual = f" (default: {key.usual})" if key.usual else ""
-    return key.doc.rstrip(".") + usual
+    return f"{key.doc.rstrip('.')}{usual}."
 
 
 def _comment(text: str) -> Iterator[str]:

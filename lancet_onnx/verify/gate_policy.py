@@ -144,16 +144,24 @@ def judge_accuracy(rate: Rate, least: float) -> tuple[Result, str]:
     return ("pass" if rate.value >= least - ROUNDING else "fail"), f"{shown}; {wanted}"
 
 
-def judge_attack(rate: Rate, most: float, target: int, classwise: str) -> tuple[Result, str]:
+def judge_attack(
+    rate: Rate, base: Rate, most: float, target: int, classwise: str
+) -> tuple[Result, str]:
     """Judge a listed trigger.
 
     Args:
         rate: attack success, of triggered images of other classes.
+        base: the same without the trigger.
         most: what the policy allows.
         target: the class that the trigger leads to.
         classwise: what the trigger does that no one class shows, or nothing.
     """
-    shown = f"{rate.value:.1%} of {rate.n} triggered images become class {target}"
+    if not rate.n:
+        return "not_evaluated", f"all images are of class {target}, which the trigger leads to"
+    shown = (
+        f"{rate.value:.1%} of {rate.n} triggered images become class {target} "
+        f"({base.value:.1%} do without the trigger)"
+    )
     allowed = f"at most {most:.1%} may"
     if rate.value > most + ROUNDING and rate.low > most:
         return "fail", f"{shown}; {allowed}"
