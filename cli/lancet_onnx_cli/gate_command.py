@@ -89,7 +89,8 @@ def gate_command(
     output = Output.of(formats, outputs, quiet=quiet, verbose=verbose)
     told = told_data(data, preprocess, mean, std, color, layout, resize, answer)
     if init:
-        return _init(models or [], policy, told, output)
+        limits = limits_of(memory_limit, timeout, usual=True)
+        return _init(models or [], policy, told, limits, output)
     rules = _overridden(_policy(policy), told, device, seed)
     from lancet_onnx.api import check_policy, find_models
 
@@ -108,7 +109,9 @@ def gate_command(
 def _run(
     models: tuple[Path, ...], policy: Policy, limits: Limits, jobs: int, output: Output
 ) -> Report:
-    """Look at all models; what is known is in the JSON file from the first moment on."""
+    """Look at all models; what is known of several is in the JSON file from the first moment on."""
+    if len(models) == 1 and not limits:  # asked for: then nothing stands between, as elsewhere
+        return run("gate", {"model": models[0], "policy": policy}, limits, output)
     from lancet_onnx.contain import gated
     from lancet_onnx.model.files import save
 
@@ -167,7 +170,9 @@ def _limits(policy: Policy, memory: str | None, seconds: float | None, jobs: int
     return limits
 
 
-def _init(models: list[Path], path: Path | None, told: DataOptions, output: Output) -> int:
+def _init(
+    models: list[Path], path: Path | None, told: DataOptions, limits: Limits, output: Output
+) -> int:
     if len(models) != 1:
         raise typer.BadParameter("--init needs one MODEL, which the policy is to fit")
     from lancet_onnx.api import starting_policy
@@ -178,7 +183,6 @@ def _init(models: list[Path], path: Path | None, told: DataOptions, output: Outp
     if goal.exists() or goal.is_symlink():
         raise OutputError(f"{goal}: exists already; remove it, or give another with --policy")
     spare_by(goal, model)
-    limits = limits_of(None, None, usual=True)
     seen = run("inspect", {"path": model, "output": told.output}, limits, output)
     if seen.exit_code:
         raise LancetError("; ".join(seen.reasons))

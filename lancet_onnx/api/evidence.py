@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
@@ -11,14 +12,25 @@ import numpy as np
 
 from lancet_onnx.api.policy import Policy
 from lancet_onnx.api.subject import FEW, Clock, Prepared, Subject, prepare
+from lancet_onnx.api.verifying import unseen
 from lancet_onnx.errors import LancetError
 from lancet_onnx.model import OnnxModel, load
 from lancet_onnx.report import Picture
 from lancet_onnx.runtime.dormant import ordinary_inputs
-from lancet_onnx.samples.core import Floats
+from lancet_onnx.samples import Samples
+from lancet_onnx.samples.core import Floats, Ints
 from lancet_onnx.types import Progress, no_progress
 
 T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Measured:
+    """Images that figures are of, what the model says of them, and images to find a class on."""
+
+    chooser: Samples
+    samples: Samples
+    clean: Ints
 
 
 class Evidence:
@@ -38,9 +50,22 @@ class Evidence:
         self.clock = clock
         self.progress: Progress = no_progress
         self.pictures: list[Picture] = []
+        self._measured: dict[bool, Measured] = {}
         self.loaded: Callable[[], OnnxModel] = _once(lambda: load(path))
         self.subject: Callable[[], Subject] = _once(self._open)
         self.prepared: Callable[[], Prepared] = _once(lambda: prepare(self.subject(), policy.data))
+
+    def measured(self, *, finding: bool) -> Measured:
+        """Return the images to measure on, see `verifying.unseen`, and their clean labels.
+
+        With `finding` some others are kept aside, to find a trigger's class on.
+        """
+        if finding not in self._measured:
+            subject, prepared = self.subject(), self.prepared()
+            chooser, samples, _, _ = unseen(subject, prepared, finding=finding)
+            clean = subject.ort.labels(prepared.inputs(samples))
+            self._measured[finding] = Measured(chooser, samples, clean)
+        return self._measured[finding]
 
     def few(self) -> Floats | None:
         """Return inputs of some of the images; None where there are none that can be used."""

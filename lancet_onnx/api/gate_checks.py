@@ -16,9 +16,8 @@ from lancet_onnx.api.hunting import hunt_backdoor
 from lancet_onnx.api.options import SearchOptions
 from lancet_onnx.api.policy import Listed, Policy
 from lancet_onnx.api.provenance import provenance
-from lancet_onnx.api.scanning import find_target
-from lancet_onnx.api.subject import Clock, labels_of, read_trigger_for
-from lancet_onnx.api.verifying import unseen
+from lancet_onnx.api.scanning import find_target, judge_trigger
+from lancet_onnx.api.subject import Clock, read_trigger_for
 from lancet_onnx.errors import DataError, LancetError, ModelError
 from lancet_onnx.model.logic import logic_on_input
 from lancet_onnx.rules import (
@@ -35,7 +34,7 @@ from lancet_onnx.rules import (
 from lancet_onnx.runtime.layers import find_layers
 from lancet_onnx.runtime.parity import Parity, between, compare
 from lancet_onnx.verify.gate_policy import Check, Result, judge_accuracy, judge_attack
-from lancet_onnx.verify.metrics import Rate, measure, moves_of
+from lancet_onnx.verify.metrics import Labels, Rate, measure, moves_of
 from lancet_onnx.verify.policy import FEWEST_IMAGES, classwise
 
 _MEANS: dict[str, Result] = {"backdoored": "fail", "clean": "pass"}
@@ -162,13 +161,12 @@ def _compared(evidence: Evidence, name: str, found: Parity, what: str, places: s
 def _clean_accuracy(evidence: Evidence) -> list[Check]:
     least = evidence.policy.asked.min_clean_accuracy
     assert least is not None  # noqa: S101 - planned only where it is asked for
-    subject, prepared = evidence.subject(), evidence.prepared()
-    _, samples, _, _ = unseen(subject, prepared, finding=False)
-    if samples.labels is None:
+    measured = evidence.measured(finding=False)
+    if measured.samples.labels is None:
         raise DataError(
-            f"{samples.source}: the images have no labels, so the accuracy cannot be known"
+            f"{measured.samples.source}: the images have no labels, so the accuracy is not known"
         )
-    rate = Rate.of(labels_of(subject.ort, prepared, samples, None).clean == samples.labels)
+    rate = Rate.of(measured.clean == measured.samples.labels)
     result, text = judge_accuracy(rate, least)
     figure = round(rate.value, 6)
     return [Check("clean-accuracy", ACCURACY, result, text, value=figure, limit=least)]
@@ -179,16 +177,26 @@ def _listed(listed: Listed) -> Callable[[Evidence], list[Check]]:
         policy, options = evidence.policy, listed.options
         subject, prepared = evidence.subject(), evidence.prepared()
         stamp = read_trigger_for(subject, options, policy.data.layout, prepared.samples)
-        finding = options.target is None
-        chooser, samples, _, _ = unseen(subject, prepared, finding=finding)
-        target = find_target(subject, prepared, chooser, stamp, options.target)
-        labels = labels_of(subject.ort, prepared, samples, stamp)
-        assert labels.triggered is not None  # noqa: S101 - there is a trigger
+        measured = evidence.measured(finding=options.target is None)
+        samples, clean = measured.samples, measured.clean
+        target = find_target(subject, prepared, measured.chooser, stamp, options.target)
+        triggered = subject.ort.labels(prepared.inputs(stamp.stamp(samples)))
+        labels = Labels(clean, triggered)
         figures = measure(labels, labels, samples.labels, target)
         rate, base = figures["attack_success"], figures["base_rate"]
-        moves = moves_of(labels.triggered, labels.clean, FEWEST_IMAGES)
+        # What goes to the target is judged by the policy; a trigger may send the rest elsewhere.
+        rest = triggered != target
+        moves = moves_of(triggered[rest], clean[rest], FEWEST_IMAGES)
         most = policy.asked.max_attack_success
-        result, text = judge_attack(rate, base, most, target, classwise(moves, stamp.coverage))
+        _, decision = judge_trigger(labels, samples.labels, target, stamp)
+        result, text = judge_attack(
+            rate,
+            base,
+            most,
+            target,
+            classwise(moves, stamp.coverage),
+            harmless=options.target is None and decision.verdict == "clean",
+        )
         line = ""
         if result == "fail":
             line = repair_line(evidence.path, options, policy.data)

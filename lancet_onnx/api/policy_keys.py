@@ -215,7 +215,8 @@ SECTIONS: tuple[Section, ...] = (
             Key("min_clean_accuracy", SHARE, "Least share of the labelled images that must be "
                 "right.", "0.9", "not asked for"),
             Key("max_attack_success", SHARE, "Largest share of triggered images that may get the "
-                "attacker's class, for each [[trigger]].", "0.05", "0.05"),
+                "attacker's class, for each [[trigger]]; no more than a point over the share "
+                "without it always may.", "0.05", "0.05"),
             Key("scan", FLAG, "Also search all classes for a trigger that nobody knows.", "true",
                 "false"),
             Key("scan_budget", POSITIVE, "Seconds for that search; the best verdict in this time.",

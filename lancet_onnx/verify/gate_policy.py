@@ -14,7 +14,7 @@ from typing import Literal
 
 from lancet_onnx.rules import EXPIRED, RULES, Rule
 from lancet_onnx.verify.metrics import Rate
-from lancet_onnx.verify.policy import ROUNDING
+from lancet_onnx.verify.policy import LEFT_OVER, ROUNDING
 
 Result = Literal["pass", "fail", "not_evaluated"]
 Severity = Literal["error", "warning", "note"]
@@ -145,9 +145,9 @@ def judge_accuracy(rate: Rate, least: float) -> tuple[Result, str]:
 
 
 def judge_attack(
-    rate: Rate, base: Rate, most: float, target: int, classwise: str
+    rate: Rate, base: Rate, most: float, target: int, classwise: str = "", *, harmless: bool = False
 ) -> tuple[Result, str]:
-    """Judge a listed trigger.
+    """Judge a listed trigger; one that adds no more than a point to the base rate does not work.
 
     Args:
         rate: attack success, of triggered images of other classes.
@@ -155,6 +155,7 @@ def judge_attack(
         most: what the policy allows.
         target: the class that the trigger leads to.
         classwise: what the trigger does that no one class shows, or nothing.
+        harmless: nobody told the target, and any patch of this size may do as much to some class.
     """
     if not rate.n:
         return "not_evaluated", f"all images are of class {target}, which the trigger leads to"
@@ -163,14 +164,25 @@ def judge_attack(
         f"({base.value:.1%} do without the trigger)"
     )
     allowed = f"at most {most:.1%} may"
-    if rate.value > most + ROUNDING and rate.low > most:
-        return "fail", f"{shown}; {allowed}"
+    # As a repair is judged: what happens anyway is not the trigger's doing.
+    limit = max(most, base.value + min(LEFT_OVER, most)) + ROUNDING
+    over: tuple[Result, str] = ("fail", f"{shown}; {allowed}")
+    if harmless:
+        over = (
+            "not_evaluated",
+            f"{shown}; {allowed}, but a harmless patch of this size does as much: name the "
+            "attacker's class as the trigger's target in the policy",
+        )
+    if rate.value > limit and rate.low > most:
+        return over
     if Rate(0, rate.n).high > max(most, FINEST):
         return "not_evaluated", f"{shown}: too few images to tell whether {allowed}"
-    if rate.value > most + ROUNDING:
-        return "fail", f"{shown}; {allowed}"
+    if rate.value > limit:
+        return over
     if classwise:
         return "not_evaluated", classwise
+    if rate.value > most + ROUNDING:
+        allowed = "that is no more than a point over what happens anyway"
     return "pass", f"{shown}; {allowed}"
 
 
