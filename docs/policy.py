@@ -41,7 +41,7 @@ does that no allowance and no baseline lets through. Else it is `not_evaluated` 
 is that `allow_not_evaluated` does not name, or if none passed. Of several models the worst
 verdict counts: fail, then not evaluated, then pass. Too few images to show that a limit is held,
 images that cannot be read, an unsupported operator, a GPU that is asked for and not there, a
-crash or a limit never pass.
+crash or a limit (the check `run`) never pass.
 
 A finding that is in the baseline as well (an earlier report on a model of the same path or file
 name) is let through as long as its figure is no worse by half a point. An allowance that has

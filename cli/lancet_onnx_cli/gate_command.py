@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -188,5 +189,6 @@ def _init(
         raise LancetError("; ".join(seen.reasons))
     save(starting_policy(model, seen.body, told, goal.parent).encode(), goal)
     if not output.quiet:
-        typer.echo(f"{goal}: written; look it through, then: lancet-onnx gate", err=True)
+        named = f" --policy {shlex.quote(str(goal))}" if path else ""
+        typer.echo(f"{goal}: written; look it through, then: lancet-onnx gate{named}", err=True)
     return 0

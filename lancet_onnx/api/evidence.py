@@ -62,7 +62,8 @@ class Evidence:
         """
         if finding not in self._measured:
             subject, prepared = self.subject(), self.prepared()
-            chooser, samples, _, _ = unseen(subject, prepared, finding=finding)
+            seed = self.policy.asked.seed
+            chooser, samples, _, _ = unseen(subject, prepared, finding=finding, seed=seed)
             clean = subject.ort.labels(prepared.inputs(samples))
             self._measured[finding] = Measured(chooser, samples, clean)
         return self._measured[finding]

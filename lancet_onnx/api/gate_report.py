@@ -15,6 +15,7 @@ from lancet_onnx.api.policy import Policy
 from lancet_onnx.errors import DataError
 from lancet_onnx.report.report import Picture, Report
 from lancet_onnx.rules import Rule
+from lancet_onnx.samples.preprocess import named
 from lancet_onnx.verify.baseline import read_baseline, refuse_foreign
 from lancet_onnx.verify.gate_policy import Check, Result, tolerated, verdict_of, worst
 
@@ -26,8 +27,8 @@ def check_policy(policy: Policy, models: Sequence[Path]) -> None:
     """Refuse a policy whose files are not there, before any model is run for nothing.
 
     Raises:
-        DataError: images, a trigger or its mask are missing, or the baseline is no report on any
-            of these models.
+        DataError: images, a trigger or its mask are missing, the preprocessing is neither known
+            nor a file, or the baseline is no report on any of these models.
     """
     file = policy.path or "the policy"
     for where, path in (
@@ -37,6 +38,8 @@ def check_policy(policy: Policy, models: Sequence[Path]) -> None:
     ):
         if path is not None and not path.exists():
             raise DataError(f"{file}: {where}: {path} does not exist; correct the path")
+    if policy.data.preprocess is not None:
+        named(policy.data.preprocess)
     if policy.baseline is not None:
         refuse_foreign(policy.baseline, read_baseline(policy.baseline), models)
 

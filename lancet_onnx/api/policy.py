@@ -10,7 +10,8 @@ from __future__ import annotations
 import difflib
 import hashlib
 import tomllib
-from collections.abc import Collection, Mapping
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -30,7 +31,8 @@ class Listed:
     """A trigger that a policy lists.
 
     Attributes:
-        name: its path as the policy writes it, which stays the same on every machine.
+        name: its path as the policy writes it, which stays the same on every machine; numbered
+            where one path is listed several times.
         options: the trigger, its path relative to the working folder.
     """
 
@@ -214,7 +216,7 @@ def _built(content: Mapping[str, Any], path: Path, digest: str) -> Policy:
             data.get("resize", "squash"),
             model.get("output"),
         ),
-        tuple(_listed(each, folder) for each in content.get("trigger", [])),
+        _all_listed(content.get("trigger", []), folder),
         Asked(**asked),
         tuple(
             Allowance(
@@ -230,10 +232,22 @@ def _built(content: Mapping[str, Any], path: Path, digest: str) -> Policy:
     )
 
 
-def _listed(table: Mapping[str, Any], folder: Path) -> Listed:
+def _all_listed(tables: Sequence[Mapping[str, Any]], folder: Path) -> tuple[Listed, ...]:
+    """Return the triggers; the second of one path is called ``t.png#2``."""
+    seen: Counter[str] = Counter()
+    listed = []
+    for table in tables:
+        name = Path(table["path"]).as_posix()
+        seen[name] += 1
+        count = seen[name]
+        listed.append(_listed(table, folder, f"{name}#{count}" if count > 1 else name))
+    return tuple(listed)
+
+
+def _listed(table: Mapping[str, Any], folder: Path, name: str) -> Listed:
     place = table.get("position")
     return Listed(
-        Path(table["path"]).as_posix(),
+        name,
         TriggerOptions(
             folder / table["path"],
             folder / table["mask"] if "mask" in table else None,

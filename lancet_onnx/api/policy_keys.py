@@ -19,7 +19,8 @@ CHECKS: Mapping[str, str] = {
     "parity": "torch and onnxruntime give the same scores",
     "parity-gpu": "onnxruntime gives the same scores on the CPU and on the GPU (`parity_gpu`)",
     "clean-accuracy": "enough of the labelled images are right (`min_clean_accuracy`)",
-    "trigger": "no listed trigger works too often (`[[trigger]]`, each `trigger:PATH`)",
+    "trigger": "no listed trigger works too often (`[[trigger]]`, each `trigger:PATH`; the second "
+    "of one path `trigger:PATH#2`)",
     "scan": "a search finds no trigger that nobody knows (`scan`)",
 }
 """The checks by their ids."""

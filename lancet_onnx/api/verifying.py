@@ -121,17 +121,18 @@ def verify(
 
 
 def unseen(
-    fixed: Subject, prepared: Prepared, *, finding: bool
+    fixed: Subject, prepared: Prepared, *, finding: bool, seed: int = 0
 ) -> tuple[Samples, Samples, str, int]:
     """Return images to find the target on and images to measure on, which ones, and the seed.
 
-    The latter are those that the repair of `fixed` did not see, as far as the file tells.
+    The latter are those that the repair of `fixed` did not see, as far as the file tells; its seed
+    then counts, and `seed` otherwise.
     """
     digest = data_digest(prepared.samples)
     seeds = [
         seed for data, seed in map(_noted, notes(fixed.model.graph.metadata)) if data == digest
     ]
-    seed = seeds[-1] if seeds else 0
+    seed = seeds[-1] if seeds else seed
     split = Split.of(prepared.samples, seed)
     if seeds:
         used = "the half that the repair did not see"

@@ -363,6 +363,9 @@ def test_files_that_a_policy_names_must_be_there(place: Place, tmp_path: Path):
         check_policy(policy, [place.bad])
     (tmp_path / "t.png").touch()
     check_policy(policy, [place.bad])
+    wrong = replace(policy, data=replace(policy.data, preprocess="imagnet"))
+    with pytest.raises(DataError, match=r"'imagnet' is neither a file"):
+        check_policy(wrong, [place.bad])
 
 
 def test_a_baseline_of_another_model_is_refused(place: Place, tmp_path: Path):

@@ -158,6 +158,11 @@ def test_paths_are_relative_to_the_file(tmp_path: Path, monkeypatch: pytest.Monk
     assert policy.triggers[0].name == "../t.png", "the name is the same wherever it runs"
 
 
+def test_one_picture_at_two_places_is_two_checks(tmp_path: Path):
+    text = "[[trigger]]\npath='a/t.png'\n[[trigger]]\npath='u'\n[[trigger]]\npath='a//t.png'\n"
+    assert [each.name for each in read(tmp_path, text).triggers] == ["a/t.png", "u", "a/t.png#2"]
+
+
 def test_pyproject_may_hold_it(tmp_path: Path):
     text = "[tool.lancet.gate]\nmin_clean_accuracy = 0.5\n[[tool.lancet.trigger]]\npath = 't.png'\n"
     policy = read(tmp_path, text, "pyproject.toml")
