@@ -30,9 +30,9 @@ def render_gate(data: Mapping[str, Any], console: Console) -> None:
     for model in models:
         for line in _to_do(model):
             console.print(line, soft_wrap=True)
-    for reason in data["reasons"]:
-        if reason.startswith("partial: "):
-            console.print(safe(reason), soft_wrap=True)
+    if data["verdict"] == "pass" or data["partial"]:  # what was let through, or left out
+        for reason in data["reasons"]:
+            console.print(f"  {safe(reason)}", soft_wrap=True)
 
 
 def _checks(model: Mapping[str, Any], console: Console) -> None:

@@ -22,6 +22,11 @@ from lancet_onnx.verify.gate_policy import Check, Result, tolerated, verdict_of,
 PICTURES = 40
 """Pictures that a report on many models keeps at most."""
 
+UNASKED = (
+    "what a model does with images was not looked at: the policy asks for no accuracy, lists no "
+    "trigger and wants no scan"
+)
+
 
 def check_policy(policy: Policy, models: Sequence[Path]) -> None:
     """Refuse a policy whose files are not there, before any model is run for nothing.
@@ -94,7 +99,7 @@ def together(
     verdict = worst([_result(report.verdict) for report in reports])
     several = len(models) + missing > 1
     reasons = [
-        f"{entry['path']}: {reason}" if several else reason
+        f"{entry['path']}: {reason}" if several and reason != UNASKED else reason
         for report, entry in zip(reports, models, strict=True)
         for reason in report.reasons
     ]
@@ -117,7 +122,8 @@ def together(
         "seconds": round(seconds, 3),
     }
     pictures: list[Picture] = [picture for report in reports for picture in report.pictures]
-    return Report("gate", verdict, tuple(reasons), body, tuple(pictures[:PICTURES]))
+    told = tuple(dict.fromkeys(reasons))
+    return Report("gate", verdict, told, body, tuple(pictures[:PICTURES]))
 
 
 def _described(policy: Policy) -> dict[str, str | None]:
@@ -149,12 +155,8 @@ def _reasons(
 
 def _unasked(policy: Policy, verdict: Result) -> list[str]:
     asked = policy.asked
-    if verdict != "pass" or asked.scan or policy.triggers or asked.min_clean_accuracy is not None:
-        return []
-    return [
-        "what the model does with images was not looked at: the policy asks for no accuracy, lists "
-        "no trigger and wants no scan"
-    ]
+    behaviour = asked.scan or policy.triggers or asked.min_clean_accuracy is not None
+    return [] if verdict != "pass" or behaviour else [UNASKED]
 
 
 def _bare(policy: Policy) -> dict[str, object]:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from lancet_onnx.api.gate_report import UNASKED
 from lancet_onnx.api.policy import Asked, Policy
 from lancet_onnx.contain import Limits, gated, parent
 from lancet_onnx.report import Report
@@ -158,6 +159,11 @@ def test_an_interruption_ends_the_children_and_starts_no_more(child: Stand, tmp_
     for path in tmp_path.glob("pid-*"):
         with pytest.raises(ProcessLookupError):
             os.kill(int(path.read_text()), 0)
+
+
+def test_what_the_policy_does_not_ask_for_is_said_once(child: Stand):
+    child(f"body['reasons'] = [{UNASKED!r}, 'more']\nanswer()")
+    assert look("a", "b").reasons == (UNASKED, "a: more", "b: more")
 
 
 def test_progress_is_of_all_models(child: Stand):
