@@ -53,8 +53,7 @@ class Planned:
         try:
             return self.look(evidence)
         except LancetError as error:
-            text = error.text if isinstance(error, ModelError) else str(error)
-            return [Check(self.id, self.rule, "not_evaluated", text)]
+            return [Check(self.id, self.rule, "not_evaluated", _said(error, evidence))]
 
 
 def plan(policy: Policy) -> list[Planned]:
@@ -77,6 +76,12 @@ def plan(policy: Policy) -> list[Planned]:
     ]
 
 
+def _said(error: LancetError, evidence: Evidence) -> str:
+    """Return what an error says, without rule and model, which a check has beside."""
+    text = error.text if isinstance(error, ModelError) else str(error)
+    return text.removeprefix(f"{evidence.path}: ")
+
+
 def _precheck(evidence: Evidence) -> list[Check]:
     try:
         model = evidence.loaded()
@@ -85,7 +90,7 @@ def _precheck(evidence: Evidence) -> list[Check]:
     except ModelError as error:
         if error.rule is not None and error.rule is not NOT_FINITE:
             inspect = inspect_line(evidence.path)
-            return [Check("precheck", error.rule, "fail", error.text, inspect)]
+            return [Check("precheck", error.rule, "fail", _said(error, evidence), inspect)]
         model = evidence.loaded()  # otherwise the file itself is in order, if this raises nothing
     text = f"{len(model.graph.nodes)} nodes, {len(model.contents.source)} bytes, all in order"
     return [Check("precheck", None, "pass", text)]

@@ -84,7 +84,8 @@ def reported(
 
 def broken(model: Path, policy: Policy, rule: Rule | None, reason: str, seconds: float) -> Report:
     """Return the report on a model whose look ended by a crash, a limit or a bug."""
-    return reported(model, policy, [Check("run", rule, "not_evaluated", reason)], seconds)
+    check = Check("run", rule, "not_evaluated", reason.removeprefix(f"{model}: "))
+    return reported(model, policy, [check], seconds)
 
 
 def together(
