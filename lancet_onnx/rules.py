@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """What is looked for in a model, each with an identifier that stays; docs/rules.md explains them.
 
-LNC0xx are findings of behaviour, LNC1xx concern the file, LNC2xx the graph's logic, LNC3xx the
-limits under which a model is run.
+LNC0xx are findings of behaviour (LNC01x those that a gate's policy asks for), LNC1xx concern the
+file, LNC2xx the graph's logic, LNC3xx the limits under which a model is run.
 """
 
 from __future__ import annotations
@@ -24,6 +24,13 @@ class Rule:
 
 TRIGGER = Rule("LNC001", "a trigger controls the answer", "critical")
 RECONSTRUCTED = Rule("LNC002", "a reconstructed trigger controls the answer", "critical")
+
+ACCURACY = Rule("LNC010", "less clean accuracy than the policy asks for", "high")
+LISTED = Rule("LNC011", "a listed trigger works more often than the policy allows", "critical")
+PARITY = Rule("LNC012", "two engines disagree on the answer", "high")
+PROVENANCE = Rule("LNC013", "a patched model that its patch does not lead to", "high")
+DEAD = Rule("LNC014", "a layer whose weights are all zero", "medium")
+EXPIRED = Rule("LNC015", "an allowance that has expired", "medium")
 
 NO_MODEL = Rule("LNC101", "not a complete ONNX model", "high")
 DAMAGED = Rule("LNC102", "damaged protobuf", "high")

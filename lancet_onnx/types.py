@@ -23,6 +23,9 @@ Kind = Literal["flip", "mute"]
 Method = Literal["auto", "flip", "mute", "tune"]
 """How weights are changed: flipped, muted, tuned on the pairs; auto takes what measures best."""
 
+Device = Literal["auto", "cpu", "cuda"]
+"""Where onnxruntime runs a model; auto takes a GPU where there is one."""
+
 Dimension = int | str | None
 """A fixed size, a symbolic size, or unknown."""
 

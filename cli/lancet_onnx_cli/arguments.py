@@ -28,18 +28,37 @@ def data_of(
     resize: Resize,
     answer: str | None,
 ) -> DataOptions:
-    """Return how images are read, completed by ./lancet.toml.
+    """Return how images are read, completed by the policy in the working folder.
+
+    Raises:
+        BadParameter: means or deviations that are no numbers.
+        UsageError: a policy that cannot be used.
+    """
+    told = told_data(path, preprocess, mean, std, color, layout, resize, answer)
+    from lancet_onnx_cli.policy_file import with_policy
+
+    return with_policy(told)
+
+
+def told_data(
+    path: Path | None,
+    preprocess: str | None,
+    mean: str | None,
+    std: str | None,
+    color: Color | None,
+    layout: Layout | None,
+    resize: Resize,
+    answer: str | None,
+) -> DataOptions:
+    """Return how images are read, as the command line alone says it.
 
     Raises:
         BadParameter: means or deviations that are no numbers.
     """
     means, deviations = _numbers(mean, float, "--mean"), _numbers(std, float, "--std")
     from lancet_onnx.api import DataOptions
-    from lancet_onnx_cli.policy_file import with_policy
 
-    return with_policy(
-        DataOptions(path, preprocess, means, deviations, color, layout, resize, answer)
-    )
+    return DataOptions(path, preprocess, means, deviations, color, layout, resize, answer)
 
 
 def trigger_of(

@@ -1,37 +1,39 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`lancet.toml` in the working folder: defaults for the data and its preprocessing."""
+"""The policy of the working folder: what it says of images serves every command."""
 
 from __future__ import annotations
 
-import tomllib
 from dataclasses import replace
 from pathlib import Path
 
-from lancet_onnx.api import DataOptions
-from lancet_onnx.errors import DataError
-
-NAME = "lancet.toml"
+from lancet_onnx.api import DataOptions, find_policy, read_policy
 
 
 def with_policy(options: DataOptions) -> DataOptions:
-    """Fill what the command line left open from `[data]` of ./lancet.toml, if there is one.
+    """Fill what the command line left open from the policy in the working folder, if there is one.
 
     Raises:
-        DataError: the file is no TOML, or a value is not text.
+        UsageError: a policy that is no TOML, or says what no policy may say.
     """
-    path = Path(NAME)
-    if not path.is_file():
-        return options
-    try:
-        section = tomllib.loads(path.read_text()).get("data", {})
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path}: cannot be read ({error})") from error
-    values = {key: section[key] for key in ("path", "preprocess") if key in section}
-    for key, value in values.items():
-        if not isinstance(value, str):
-            raise DataError(f"{path}: [data] {key} must be text, found {value!r}")
-    if options.preprocess is None and "preprocess" in values:
-        options = replace(options, preprocess=values["preprocess"])
-    if options.path is None and "path" in values:
-        options = replace(options, path=Path(values["path"]))
-    return options
+    path = find_policy(Path())
+    return options if path is None else completed(options, read_policy(path).data)
+
+
+def completed(options: DataOptions, policy: DataOptions) -> DataOptions:
+    """Fill what the command line left open from a policy.
+
+    What the policy says of means, deviations and colours belongs to its own preprocessing, and is
+    left out where the command line names another.
+    """
+    own = options.preprocess is None
+    return replace(
+        options,
+        path=options.path or policy.path,
+        preprocess=options.preprocess or policy.preprocess,
+        mean=options.mean or (policy.mean if own else None),
+        std=options.std or (policy.std if own else None),
+        color=options.color or (policy.color if own else None),
+        layout=options.layout or policy.layout,
+        resize=policy.resize if options.resize == "squash" else options.resize,
+        output=options.output or policy.output,
+    )

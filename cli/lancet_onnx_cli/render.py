@@ -10,6 +10,7 @@ from rich.console import Console
 from lancet_onnx.report import Report
 from lancet_onnx.report.html import FIGURES
 from lancet_onnx_cli.render_corrections import corrections
+from lancet_onnx_cli.render_gate import render_gate
 from lancet_onnx_cli.render_search import residual_risk, search
 from lancet_onnx_cli.tables import plain_table, safe
 
@@ -33,6 +34,8 @@ def render_text(report: Report, console: Console) -> None:
         _doctor(data, console)
     elif report.command.startswith("patch "):
         _patch(data, console)
+    elif report.command == "gate":
+        render_gate(data, console)
     elif report.command.startswith("signature "):
         _signature(data, console)
     else:
@@ -46,7 +49,7 @@ def render_text(report: Report, console: Console) -> None:
     if not console.stderr:
         render_verdict(report, console)
     problem = "problem: " if report.command == "inspect" else ""
-    for reason in () if report.command == "doctor" else report.reasons:
+    for reason in () if report.command in ("doctor", "gate") else report.reasons:
         console.print(f"  {problem}{safe(reason)}", soft_wrap=True)
     new = "repaired model" if report.command == "repair" else "new model"
     made = ("repair", "patch diff", "patch compose")

@@ -11,8 +11,11 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from lancet_onnx.api.blind import repair_blind
+    from lancet_onnx.api.collecting import find_models
     from lancet_onnx.api.correcting import repair_errors
     from lancet_onnx.api.diagnosing import doctor
+    from lancet_onnx.api.gate_report import check_policy
+    from lancet_onnx.api.gating import gate
     from lancet_onnx.api.inspecting import inspect
     from lancet_onnx.api.options import (
         CorrectOptions,
@@ -29,17 +32,22 @@ if TYPE_CHECKING:
         revert_patch,
         show_patch,
     )
+    from lancet_onnx.api.policy import Policy, find_policy, read_policy
     from lancet_onnx.api.repairing import repair
     from lancet_onnx.api.scanning import scan
     from lancet_onnx.api.signing import check_signature, sign
+    from lancet_onnx.api.starting import starting_policy
     from lancet_onnx.api.verifying import verify
     from lancet_onnx.model import load
     from lancet_onnx.samples import Sizes
 
 _HOMES = {
     "lancet_onnx.api.blind": ("repair_blind",),
+    "lancet_onnx.api.collecting": ("find_models",),
     "lancet_onnx.api.correcting": ("repair_errors",),
     "lancet_onnx.api.diagnosing": ("doctor",),
+    "lancet_onnx.api.gate_report": ("check_policy",),
+    "lancet_onnx.api.gating": ("gate",),
     "lancet_onnx.api.inspecting": ("inspect",),
     "lancet_onnx.api.options": (
         "CorrectOptions",
@@ -56,9 +64,11 @@ _HOMES = {
         "revert_patch",
         "show_patch",
     ),
+    "lancet_onnx.api.policy": ("Policy", "find_policy", "read_policy"),
     "lancet_onnx.api.repairing": ("repair",),
     "lancet_onnx.api.scanning": ("scan",),
     "lancet_onnx.api.signing": ("check_signature", "sign"),
+    "lancet_onnx.api.starting": ("starting_policy",),
     "lancet_onnx.api.verifying": ("verify",),
     "lancet_onnx.model": ("load",),
     "lancet_onnx.samples": ("Sizes",),
@@ -68,18 +78,24 @@ _WHERE = {name: home for home, names in _HOMES.items() for name in names}
 __all__ = [
     "CorrectOptions",
     "DataOptions",
+    "Policy",
     "RepairOptions",
     "SearchOptions",
     "Sizes",
     "SuspectOptions",
     "TriggerOptions",
     "apply_patch",
+    "check_policy",
     "check_signature",
     "compose_patches",
     "diff_models",
     "doctor",
+    "find_models",
+    "find_policy",
+    "gate",
     "inspect",
     "load",
+    "read_policy",
     "repair",
     "repair_blind",
     "repair_errors",
@@ -87,6 +103,7 @@ __all__ = [
     "scan",
     "show_patch",
     "sign",
+    "starting_policy",
     "verify",
 ]
 

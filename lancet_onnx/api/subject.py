@@ -56,7 +56,16 @@ class Subject:
         Raises:
             ModelError: not a usable classifier, or NaN in its weights.
         """
-        model = load(path)
+        return cls.of(load(path), device, output)
+
+    @classmethod
+    def of(cls, model: OnnxModel, device: Device, output: str | None = None) -> Subject:
+        """Take a loaded model for both engines.
+
+        Raises:
+            ModelError: not a usable classifier, or NaN in its weights.
+        """
+        path = model.path
         if model.non_finite:
             raise ModelError(
                 f"{path}: initializer '{model.non_finite[0]}' holds NaN or infinity; a model with "

@@ -66,7 +66,7 @@ def verify(
             read_trigger_for(subject, trigger, data.layout, prepared.samples) if trigger else None
         )
         finding = trigger is not None and trigger.target is None
-        chooser, samples, used, seed = _unseen(other, prepared, finding=finding)
+        chooser, samples, used, seed = unseen(other, prepared, finding=finding)
     with clock.stage("measure", len(samples) * (4 if stamp else 2)):
         inputs = prepared.inputs(samples)
         parity, parity_fixed = subject.parity(inputs), other.parity(inputs)
@@ -120,18 +120,19 @@ def verify(
     return Report("verify", decision.verdict, decision.reasons, body, pictures)
 
 
-def _unseen(
-    fixed: Subject, prepared: Prepared, *, finding: bool
+def unseen(
+    fixed: Subject, prepared: Prepared, *, finding: bool, seed: int = 0
 ) -> tuple[Samples, Samples, str, int]:
     """Return images to find the target on and images to measure on, which ones, and the seed.
 
-    The latter are those that the repair of `fixed` did not see, as far as the file tells.
+    The latter are those that the repair of `fixed` did not see, as far as the file tells; its seed
+    then counts, and `seed` otherwise.
     """
     digest = data_digest(prepared.samples)
     seeds = [
         seed for data, seed in map(_noted, notes(fixed.model.graph.metadata)) if data == digest
     ]
-    seed = seeds[-1] if seeds else 0
+    seed = seeds[-1] if seeds else seed
     split = Split.of(prepared.samples, seed)
     if seeds:
         used = "the half that the repair did not see"

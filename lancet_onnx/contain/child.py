@@ -17,7 +17,7 @@ from lancet_onnx.contain.codec import from_plain, report_to_plain
 from lancet_onnx.contain.limits import Limits, gpu_present, limit_this_process
 from lancet_onnx.errors import LancetError, ModelError
 
-COMMANDS = ("scan", "repair", "repair_blind", "repair_errors", "verify", "inspect")
+COMMANDS = ("scan", "repair", "repair_blind", "repair_errors", "verify", "inspect", "gate")
 NO_MEMORY = ("bad_alloc", "allocate memory", "failed to allocate", "out of memory")
 """What torch, onnxruntime and the C++ library say when there is no more memory."""
 
@@ -32,7 +32,7 @@ def main() -> None:
     request = json.loads(sys.stdin.readline())
     threading.Thread(target=_end_with_parent, daemon=True).start()
     limits = Limits(*request["limits"])
-    device = request["arguments"].get("device", "auto")
+    device = _device(request["arguments"])
     limit_this_process(limits, gpu=device != "cpu" and gpu_present())
     try:
         _answer(answers, _serve(request["command"], request["arguments"], answers))
@@ -41,6 +41,13 @@ def main() -> None:
     except Exception as error:
         _answer(answers, _failure(error))
     os._exit(0)  # all is said; tidying up torch takes longer than some scans
+
+
+def _device(arguments: Mapping[str, object]) -> object:
+    """Return where the call runs its model; a gate's policy says it."""
+    policy = arguments.get("policy")
+    asked = policy.get("asked") if isinstance(policy, Mapping) else None
+    return (asked if isinstance(asked, Mapping) else arguments).get("device", "auto")
 
 
 def _serve(command: str, arguments: Mapping[str, object], answers: IO[str]) -> dict[str, object]:

@@ -12,7 +12,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 from lancet_onnx import errors
@@ -47,16 +47,19 @@ def contained(
     arguments: Mapping[str, object],
     limits: Limits,
     progress: Progress = no_progress,
+    stopped: Callable[[], bool] = lambda: False,
 ) -> Report:
     """Call `lancet_onnx.<command>(**arguments)` in a child process and return its report.
 
     Args:
-        command: scan, repair, repair_blind, verify or inspect.
+        command: scan, repair, repair_blind, verify, inspect or gate.
         arguments: by name; paths, frozen options and plain values.
         limits: on memory and time.
         progress: called with what the child reports.
+        stopped: asked now and then; true ends the child, as an interruption does.
 
     Raises:
+        KeyboardInterrupt: it was stopped.
         LimitError: the child was over a limit, or died.
         LancetError: as the call itself raises.
         ChildError: the call failed for a reason that is a bug.
@@ -78,7 +81,7 @@ def contained(
         with contextlib.suppress(BrokenPipeError):
             child.stdin.write(json.dumps(request).encode() + b"\n")
             child.stdin.flush()
-        answer = _listen(child, limits, progress, model)
+        answer = _listen(child, limits, progress, model, stopped)
     except BaseException:
         _signal(child, signal.SIGTERM)  # over a limit, or interrupted: no need to wait for it
         raise
@@ -90,11 +93,15 @@ def contained(
 
 
 def _listen(
-    child: subprocess.Popen[bytes], limits: Limits, progress: Progress, model: str
+    child: subprocess.Popen[bytes],
+    limits: Limits,
+    progress: Progress,
+    model: str,
+    stopped: Callable[[], bool],
 ) -> dict[str, object] | None:
     """Return the child's last message, None if it died without one."""
     deadline = None if limits.seconds is None else time.monotonic() + limits.seconds
-    for line in _lines(child, deadline, limits, model):
+    for line in _lines(child, deadline, limits, model, stopped):
         try:
             message = json.loads(line)
         except ValueError:
@@ -110,13 +117,19 @@ def _listen(
 
 
 def _lines(
-    child: subprocess.Popen[bytes], deadline: float | None, limits: Limits, model: str
+    child: subprocess.Popen[bytes],
+    deadline: float | None,
+    limits: Limits,
+    model: str,
+    stopped: Callable[[], bool],
 ) -> Iterator[bytes]:
     assert child.stdout is not None  # noqa: S101 - a pipe was asked for
     held, seen = bytearray(), 0
     with selectors.DefaultSelector() as selector:
         selector.register(child.stdout, selectors.EVENT_READ)
         while True:
+            if stopped():
+                raise KeyboardInterrupt
             if deadline is not None and time.monotonic() > deadline:
                 raise LimitError(
                     f"{model}: running the model took longer than {limits.seconds:g} s; "

@@ -15,7 +15,6 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import onnxruntime as ort
@@ -25,9 +24,9 @@ from lancet_onnx.errors import DataError, DeviceError, ModelError
 from lancet_onnx.runtime.bundle import taken_apart
 from lancet_onnx.runtime.head import Head, plain_head
 from lancet_onnx.runtime.installed import version_of
+from lancet_onnx.types import Device as Device
 from lancet_onnx.types import TensorSpec, ValueName
 
-Device = Literal["auto", "cpu", "cuda"]
 BATCH = 256
 _CUDA, _CPU = "CUDAExecutionProvider", "CPUExecutionProvider"
 _HEAVY = {"Conv", "ConvTranspose", "FusedConv", "Gemm", "FusedGemm", "MatMul", "FusedMatMul"}

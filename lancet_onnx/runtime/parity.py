@@ -51,12 +51,23 @@ def compare(classifier: Classifier, model: OrtModel, inputs: Floats) -> Parity:
     ours = head.rows(scores)
     if head.form == "labels":
         ours = np.eye(ours.shape[1], dtype=np.float32)[ours.argmax(axis=1)]
+    return _parity(ours, theirs, _tolerance(classifier, model.placement.device))
+
+
+def between(classifier: Classifier, one: OrtModel, other: OrtModel, inputs: Floats) -> Parity:
+    """Run `inputs` through the same file in two places, such as CPU and GPU."""
+    places = {model.placement.device for model in (one, other)}
+    tolerance = _tolerance(classifier, "cuda" if "cuda" in places else "cpu")
+    return _parity(one.scores(inputs), other.scores(inputs), tolerance)
+
+
+def _parity(ours: Floats, theirs: Floats, tolerance: float) -> Parity:
     scale = max(float(np.abs(theirs).max()), 1e-30)
     return Parity(
-        len(inputs),
+        len(theirs),
         float(np.abs(ours - theirs).max()) / scale,
         float((ours.argmax(1) == theirs.argmax(1)).mean()),
-        _tolerance(classifier, model.placement.device),
+        tolerance,
     )
 
 

@@ -94,9 +94,9 @@ def judge_scan(
                 f"stays under {telling:.0%}",
             ),
         )
-    classwise = _classwise(moves, coverage)
-    if classwise:
-        return Decision("inconclusive", (classwise,))
+    moved = classwise(moves, coverage)
+    if moved:
+        return Decision("inconclusive", (moved,))
     if high < bound:
         return Decision(
             "clean",
@@ -119,7 +119,7 @@ def judge_scan(
     )
 
 
-def _classwise(moves: Moves, coverage: float) -> str:
+def classwise(moves: Moves, coverage: float) -> str:
     """Return what a trigger does that harmless patches do not, though to no one class; or ""."""
     if moves.changed.low >= natural_change(coverage):
         return (

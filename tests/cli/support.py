@@ -48,7 +48,9 @@ class Result:
 def environment(**more: str) -> dict[str, str]:
     """Return the environment of a plain terminal-less call, eighty columns wide."""
     kept = {
-        k: v for k, v in os.environ.items() if k in ("PATH", "HOME", "TMPDIR", "LD_LIBRARY_PATH")
+        k: v
+        for k, v in os.environ.items()
+        if k in ("PATH", "HOME", "TMPDIR", "LD_LIBRARY_PATH", "PYTHONPATH")
     }
     fixed = {
         "COLUMNS": str(WIDTH),

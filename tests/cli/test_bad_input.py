@@ -176,12 +176,6 @@ CASES: dict[str, tuple[Make, Sequence[str], Sequence[str]]] = {
                                   ["2 means", "1 channels"]),
     "pixels as inputs": (nothing, scan("model.onnx", "t.png", "val.npz", "--preprocess", "none"),
                          ["val.npz", "uint8", "float32"]),
-    "lancet.toml damaged": (lambda box: (box / "lancet.toml").write_text("[data"), scan(),
-                            ["lancet.toml", "cannot be read"]),
-    "lancet.toml of numbers": (
-        lambda box: (box / "lancet.toml").write_text("[data]\npreprocess = 1\n"), scan(),
-        ["lancet.toml", "preprocess", "text"],
-    ),
     # the outputs
     "output folder missing": (nothing, repair(output="no/f.onnx"), ["no/f.onnx", "folder"]),
     "output a folder": (lambda box: (box / "d").mkdir(), repair(output="d"), ["d: is a folder"]),

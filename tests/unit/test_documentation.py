@@ -32,6 +32,15 @@ def test_every_rule_has_its_page_and_every_page_its_rule():
     assert told == [(rule.id, rule.title, rule.severity) for rule in RULES.values()]
     parts = page.split("\n## ")[1:]
     assert all("**What to do**" in part for part in parts)
+    # A gate's JSON links to these, whatever a renderer makes of headings.
+    assert re.findall(r'^<a id="(lnc\d{3})"></a>\n\n## \1', page.replace("LNC", "lnc"), re.M) == [
+        rule.lower() for rule in RULES
+    ]
+
+
+def test_the_pages_of_the_policy_are_the_table():
+    command = [sys.executable, str(ROOT / "docs" / "policy.py"), "--check"]
+    assert subprocess.run(command, check=False).returncode == 0, "run python docs/policy.py"
 
 
 def test_the_digests_of_the_patch_format_are_those_in_a_patch():

@@ -22,10 +22,12 @@ from lancet_onnx.api.options import (
     SuspectOptions,
     TriggerOptions,
 )
+from lancet_onnx.api.policy import Asked, Listed, Policy
 from lancet_onnx.contain.child import COMMANDS
 from lancet_onnx.contain.codec import from_plain, report_from_plain, report_to_plain, to_plain
 from lancet_onnx.report import Attachment, Picture, Report
 from lancet_onnx.samples import Sizes
+from lancet_onnx.verify.gate_policy import Allowance
 
 ARGUMENTS = [
     (Path, Path("a b/c.onnx")),
@@ -38,6 +40,19 @@ ARGUMENTS = [
         SuspectOptions,
         SuspectOptions(
             8, (TriggerOptions(Path("a.png")), TriggerOptions(Path("b.png"), mode="add"))
+        ),
+    ),
+    (
+        Policy,
+        Policy(
+            Path("lancet.toml"),
+            "0" * 64,
+            (Path("a"), Path("b")),
+            DataOptions(Path("d"), "unit"),
+            (Listed("t.png", TriggerOptions(Path("x/t.png"), position=(1, 2))),),
+            Asked(0.9, scan=True, allow_not_evaluated=("scan",), device="cpu", timeout=3.5),
+            (Allowance("LNC011", "why", "2027-01-31", "a" * 64, 7),),
+            Path("b.json"),
         ),
     ),
     (Literal["auto", "cpu", "cuda"], "cpu"),

@@ -1,0 +1,194 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``lancet-onnx gate``: one verdict on one model or many, by a policy."""
+
+from __future__ import annotations
+
+import shlex
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from lancet_onnx_cli.arguments import told_data
+from lancet_onnx_cli.choices import Device
+from lancet_onnx_cli.options import (
+    Answer,
+    ColorOption,
+    DataPath,
+    Formats,
+    LayoutOption,
+    Mean,
+    MemoryLimit,
+    OutputPath,
+    PreprocessOption,
+    Quiet,
+    ResizeOption,
+    Std,
+    Timeout,
+    Verbose,
+)
+from lancet_onnx_cli.output import Output, emit, progress, spare, spare_by
+from lancet_onnx_cli.running import limits_of, run
+
+if TYPE_CHECKING:
+    from lancet_onnx.api import DataOptions, Policy
+    from lancet_onnx.contain import Limits
+    from lancet_onnx.report import Report
+
+Models = Annotated[
+    list[Path] | None,
+    typer.Argument(
+        metavar="[MODEL]...",
+        help="Models, folders of them, quoted patterns (default: those of the policy).",
+        show_default=False,
+    ),
+]
+PolicyPath = Annotated[
+    Path | None,
+    typer.Option(
+        "--policy", metavar="FILE", help="Default: ./lancet.toml, or [tool.lancet] in pyproject."
+    ),
+]
+Start = Annotated[
+    bool, typer.Option("--init", help="Write a commented policy that fits MODEL, and stop.")
+]
+Jobs = Annotated[
+    int, typer.Option("--jobs", min=1, metavar="N", help="Models looked at at the same time.")
+]
+DeviceAsked = Annotated[
+    Device | None, typer.Option(help="Where onnxruntime runs (default: auto, or the policy's).")
+]
+SeedAsked = Annotated[
+    int | None, typer.Option(help="Of the split and the search (default: 0, or the policy's).")
+]
+
+
+def gate_command(
+    models: Models = None,
+    policy: PolicyPath = None,
+    init: Start = False,
+    jobs: Jobs = 1,
+    data: DataPath = None,
+    preprocess: PreprocessOption = None,
+    mean: Mean = None,
+    std: Std = None,
+    color: ColorOption = None,
+    layout: LayoutOption = None,
+    resize: ResizeOption = "squash",
+    answer: Answer = None,
+    device: DeviceAsked = None,
+    seed: SeedAsked = None,
+    formats: Formats = None,
+    outputs: OutputPath = None,
+    memory_limit: MemoryLimit = None,
+    timeout: Timeout = None,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+) -> int:
+    """One verdict for CI: does MODEL hold to the policy?"""
+    output = Output.of(formats, outputs, quiet=quiet, verbose=verbose)
+    told = told_data(data, preprocess, mean, std, color, layout, resize, answer)
+    if init:
+        limits = limits_of(memory_limit, timeout, usual=True)
+        return _init(models or [], policy, told, limits, output)
+    rules = _overridden(_policy(policy), told, device, seed)
+    from lancet_onnx.api import check_policy, find_models
+
+    if not models and not rules.models:
+        raise typer.BadParameter("gate needs a MODEL, or [model] path in the policy")
+    found = find_models(models or rules.models)
+    triggers = [each.options for each in rules.triggers]
+    masks = [each.mask for each in triggers]
+    used = [rules.path, rules.baseline, rules.data.path, *(each.path for each in triggers), *masks]
+    spare(output, *found, *used)
+    check_policy(rules, found)
+    limits = _limits(rules, memory_limit, timeout, min(jobs, len(found)))
+    return emit(_run(found, rules, limits, jobs, output), output)
+
+
+def _run(
+    models: tuple[Path, ...], policy: Policy, limits: Limits, jobs: int, output: Output
+) -> Report:
+    """Look at all models; what is known of several is in the JSON file from the first moment on."""
+    if len(models) == 1 and not limits:  # asked for: then nothing stands between, as elsewhere
+        return run("gate", {"model": models[0], "policy": policy}, limits, output)
+    from lancet_onnx.contain import gated
+    from lancet_onnx.model.files import save
+
+    def keep(report: Report) -> None:
+        if report.body["partial"]:  # whole, it is written like every other report
+            for path in output.json_files:
+                save(report.to_json().encode(), path)
+
+    with progress(output) as told:
+        return gated(models, policy, limits, jobs=jobs, progress=told, done=keep)
+
+
+def _policy(path: Path | None) -> Policy:
+    from lancet_onnx.api import find_policy, read_policy
+
+    found = path or find_policy(Path())
+    if found is None:
+        raise typer.BadParameter(
+            "no policy: neither lancet.toml nor [tool.lancet] in pyproject.toml is here; "
+            "--policy FILE names one, and gate --init MODEL writes one"
+        )
+    return read_policy(found)
+
+
+def _overridden(
+    policy: Policy, told: DataOptions, device: Device | None, seed: int | None
+) -> Policy:
+    from lancet_onnx_cli.policy_file import completed
+
+    asked = replace(
+        policy.asked,
+        device=device or policy.asked.device,
+        seed=policy.asked.seed if seed is None else seed,
+    )
+    return replace(policy, data=completed(told, policy.data), asked=asked)
+
+
+def _limits(policy: Policy, memory: str | None, seconds: float | None, jobs: int) -> Limits:
+    """Return the limits of one model; the usual memory is shared among those at work.
+
+    Raises:
+        BadParameter: no size or time, or less time than the policy's search may take.
+    """
+    asked = policy.asked
+    budget = asked.scan_budget if asked.scan else None
+    size = asked.memory_limit if memory is None else memory
+    time = asked.timeout if seconds is None else seconds
+    if budget and time and time <= budget:
+        raise typer.BadParameter(
+            f"a timeout of {time:g} s with a scan_budget of {budget:g} s: the search would be "
+            "ended before it has a verdict; give more time"
+        )
+    limits = limits_of(size, time, usual=True, budget=budget)
+    if size is None and limits.memory is not None:
+        limits = replace(limits, memory=limits.memory // jobs)
+    return limits
+
+
+def _init(
+    models: list[Path], path: Path | None, told: DataOptions, limits: Limits, output: Output
+) -> int:
+    if len(models) != 1:
+        raise typer.BadParameter("--init needs one MODEL, which the policy is to fit")
+    from lancet_onnx.api import starting_policy
+    from lancet_onnx.errors import LancetError, OutputError
+    from lancet_onnx.model.files import save
+
+    (model,), goal = models, path or Path("lancet.toml")
+    if goal.exists() or goal.is_symlink():
+        raise OutputError(f"{goal}: exists already; remove it, or give another with --policy")
+    spare_by(goal, model)
+    seen = run("inspect", {"path": model, "output": told.output}, limits, output)
+    if seen.exit_code:
+        raise LancetError("; ".join(seen.reasons))
+    save(starting_policy(model, seen.body, told, goal.parent).encode(), goal)
+    if not output.quiet:
+        named = f" --policy {shlex.quote(str(goal))}" if path else ""
+        typer.echo(f"{goal}: written; look it through, then: lancet-onnx gate{named}", err=True)
+    return 0

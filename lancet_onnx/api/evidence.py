@@ -1,0 +1,114 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a gate's checks look at: a model, both engines and the images, each opened once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+
+from lancet_onnx.api.policy import Policy
+from lancet_onnx.api.subject import FEW, Clock, Prepared, Subject, prepare
+from lancet_onnx.api.verifying import unseen
+from lancet_onnx.errors import LancetError
+from lancet_onnx.model import OnnxModel, load
+from lancet_onnx.report import Picture
+from lancet_onnx.runtime.dormant import ordinary_inputs
+from lancet_onnx.samples import Samples
+from lancet_onnx.samples.core import Floats, Ints
+from lancet_onnx.types import Progress, no_progress
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Measured:
+    """Images that figures are of, what the model says of them, and images to find a class on."""
+
+    chooser: Samples
+    samples: Samples
+    clean: Ints
+
+
+class Evidence:
+    """A model and all that is known of it; what cannot be had raises the same error each time.
+
+    Attributes:
+        path: the model.
+        policy: what is asked of it.
+        clock: times each check.
+        progress: called by checks that take long.
+        pictures: of triggers that work.
+    """
+
+    def __init__(self, path: Path, policy: Policy, clock: Clock) -> None:
+        self.path = path
+        self.policy = policy
+        self.clock = clock
+        self.progress: Progress = no_progress
+        self.pictures: list[Picture] = []
+        self._measured: dict[bool, Measured] = {}
+        self.loaded: Callable[[], OnnxModel] = _once(lambda: load(path))
+        self.subject: Callable[[], Subject] = _once(self._open)
+        self.prepared: Callable[[], Prepared] = _once(lambda: prepare(self.subject(), policy.data))
+
+    def measured(self, *, finding: bool) -> Measured:
+        """Return the images to measure on, see `verifying.unseen`, and their clean labels.
+
+        With `finding` some others are kept aside, to find a trigger's class on.
+        """
+        if finding not in self._measured:
+            subject, prepared = self.subject(), self.prepared()
+            seed = self.policy.asked.seed
+            chooser, samples, _, _ = unseen(subject, prepared, finding=finding, seed=seed)
+            clean = subject.ort.labels(prepared.inputs(samples))
+            self._measured[finding] = Measured(chooser, samples, clean)
+        return self._measured[finding]
+
+    def few(self) -> Floats | None:
+        """Return inputs of some of the images; None where there are none that can be used."""
+        if self.policy.data.path is None:
+            return None
+        try:
+            prepared = self.prepared()
+        except LancetError:  # the checks that need images say so themselves
+            return None
+        step = max(len(prepared.samples) // FEW, 1)  # of all classes, in files sorted by class
+        chosen = np.arange(0, len(prepared.samples), step)[:FEW]
+        return prepared.inputs(prepared.samples.take(chosen))
+
+    def inputs(self) -> tuple[Floats, str]:
+        """Return some inputs, of the images or made up, and what they are in words."""
+        few = self.few()
+        if few is not None:
+            return few, "images"
+        made = np.concatenate(ordinary_inputs(self.subject().classifier)).astype(np.float32)
+        return made, "made-up images"
+
+    def _open(self) -> Subject:
+        asked = self.policy.asked
+        subject = Subject.of(self.loaded(), asked.device, self.policy.data.output)
+        self.clock.classifier = subject.classifier
+        return subject
+
+
+def _once(make: Callable[[], T]) -> Callable[[], T]:
+    """Return a function that calls `make` once, and gives its value or raises its error again."""
+    values: list[T] = []
+    errors: list[LancetError] = []
+
+    def get() -> T:
+        if errors:
+            raise errors[0]
+        if not values:
+            try:
+                values.append(make())
+            except LancetError as error:
+                errors.append(error)
+                raise
+        return values[0]
+
+    return get
