@@ -15,6 +15,7 @@ import typer
 
 from lancet_onnx_cli.arguments import data_of, place_of, refuse, search_of, trigger_of
 from lancet_onnx_cli.choices import Method
+from lancet_onnx_cli.explain_command import explain_command
 from lancet_onnx_cli.options import (
     Answer,
     Budget,
@@ -280,6 +281,7 @@ def verify_command(
     return emit(run("verify", arguments, limits, output), output)
 
 
+app.command("explain")(explain_command)
 app.add_typer(patch_app)
 app.add_typer(signature_app)
 

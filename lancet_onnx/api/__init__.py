@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from lancet_onnx.api.blind import repair_blind
+    from lancet_onnx.api.explaining import explain
     from lancet_onnx.api.inspecting import doctor, inspect
     from lancet_onnx.api.options import (
         DataOptions,
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "lancet_onnx.api.blind": ("repair_blind",),
+    "lancet_onnx.api.explaining": ("explain",),
     "lancet_onnx.api.inspecting": ("doctor", "inspect"),
     "lancet_onnx.api.options": (
         "DataOptions",
@@ -71,6 +73,7 @@ __all__ = [
     "compose_patches",
     "diff_models",
     "doctor",
+    "explain",
     "inspect",
     "load",
     "repair",

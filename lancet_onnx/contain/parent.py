@@ -51,7 +51,7 @@ def contained(
     """Call `lancet_onnx.<command>(**arguments)` in a child process and return its report.
 
     Args:
-        command: scan, repair, repair_blind, verify or inspect.
+        command: scan, repair, repair_blind, verify, inspect or explain.
         arguments: by name; paths, frozen options and plain values.
         limits: on memory and time.
         progress: called with what the child reports.
