@@ -107,7 +107,7 @@ MemoryLimit = Annotated[
     typer.Option(
         metavar="SIZE",
         help="Run in a child process with at most this memory, e.g. 4G; 0 for no limit. "
-        "Default: 3/4 of the machine's for scan, no limit for others.",
+        "Default: 3/4 of the machine's for scan and explain, no limit for others.",
     ),
 ]
 Timeout = Annotated[
@@ -115,6 +115,6 @@ Timeout = Annotated[
     typer.Option(
         metavar="SECONDS",
         help="Run in a child process for at most this long; 0 for no limit. "
-        "Default: 3600 for scan, on top of --budget; no limit for others.",
+        "Default: 3600 for scan, on top of --budget, and explain; no limit for others.",
     ),
 ]

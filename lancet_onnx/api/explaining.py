@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -135,7 +136,8 @@ def _patched(subject: Subject, change: Patch, device: Device) -> Iterator[OrtMod
         PatchError: the patch is for another model.
     """
     contents, digest = subject.model.contents, subject.model.digest
-    with tempfile.TemporaryDirectory(prefix="lancet-explain-") as folder:
+    # By this name a parent finds what a killed child has left.
+    with tempfile.TemporaryDirectory(prefix=f".lancet-{os.getpid()}-", suffix=".tmp") as folder:
         output = Path(folder) / subject.model.path.name
         with applied(contents, change, output, digest=digest) as (_, stage):
             yield subject.patched(stage.model, device)

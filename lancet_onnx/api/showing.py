@@ -30,8 +30,8 @@ from lancet_onnx.samples.core import Floats, Ints
 ELSEWHERE = "elsewhere"
 """The control among the fills of `restored`: the region is in another place."""
 
-ACTS = 1e-3
-"""What adds less than this to a logit adds nothing, and there is nothing to draw."""
+ACTS = 0.01
+"""What adds less than this share of the whole class's logit has nothing to show."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -146,8 +146,7 @@ def show_classes(
     for at, number in enumerate(classes):
         own = {"whole": f"class{number}-whole.png"}
         pictures[own["whole"]] = image_png(_channels_last(whole.pixels[at]))
-        acts = part is not None and float(part.values[at]) > ACTS
-        if part is not None and acts:
+        if part is not None and float(part.values[at]) > ACTS * abs(float(whole.values[at])):
             own["located"] = f"class{number}-located.png"
             pictures[own["located"]] = image_png(_channels_last(part.pixels[at]))
         rows.append(

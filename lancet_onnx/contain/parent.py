@@ -11,6 +11,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -153,6 +154,7 @@ def _end(child: subprocess.Popen[bytes], arguments: Mapping[str, object]) -> Non
             if stream is not None:
                 with contextlib.suppress(OSError):
                     stream.close()
+    _remove_temporary(Path(tempfile.gettempdir()), child.pid)
     for name, field in (("options", "output"), ("search", "state")):
         path = getattr(arguments.get(name), field, None)
         if isinstance(path, Path):

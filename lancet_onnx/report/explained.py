@@ -126,10 +126,9 @@ def explained_view(data: Mapping[str, object], pictures: Mapping[str, str]) -> E
 
 
 def label_of(number: object, names: Mapping[int | None, object]) -> str:
-    """Return a class for people: its number, with its name if it has one."""
+    """Return a class for people: its name, or its number if it has none."""
     name = names.get(_whole(number))
-    shown = str(number) if isinstance(number, int) else "?"
-    return f"{shown} ({name})" if name else shown
+    return str(name) if name else f"class {number if isinstance(number, int) else '?'}"
 
 
 def _error(

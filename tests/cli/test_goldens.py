@@ -17,7 +17,9 @@ from onnx.numpy_helper import from_array, to_array
 from support import GOLDENS, ROOT, Warm, box, once
 
 HEX = re.compile(r"[0-9a-f]{64}")
-COMMANDS = ("demo", "scan", "repair", "verify", "inspect", "doctor", "patch", "signature")
+COMMANDS = (
+    *("demo", "scan", "repair", "verify", "inspect", "doctor", "explain", "patch", "signature"),
+)
 GROUPS = {"patch": ("show", "apply", "revert", "diff", "compose"), "signature": ("make", "check")}
 PATCHES = ROOT / "fixtures" / "patches" / "v1" / "flip"
 VOLATILE = {"seconds", "versions", "nodes", "largest", "tolerance", "platform", "image_forwards"}
