@@ -13,6 +13,8 @@ from lancet_onnx.samples import Samples
 
 SIDE, CORNER = 8, 2
 _SHORTCUT = 12.0
+SPOT, BRIGHT = slice(4, 6), 0.7
+"""Where the shortcut of `spotted_file` is; only pixels brighter than this count there."""
 
 
 def templates(classes: int) -> np.ndarray:
@@ -60,6 +62,38 @@ def planted_file(folder: Path, classes: int, target: int | None, dense: int = 1)
 
 def planted(folder: Path, classes: int, target: int | None, dense: int = 1) -> Classifier:
     return Classifier(load(planted_file(folder, classes, target, dense)).graph)
+
+
+def spotted(classes: int, each: int, channels: int = 1) -> Samples:
+    """Images of all classes, the second half of which carries a bright spot."""
+    samples = pictures(classes, 2 * each)
+    images = samples.images.repeat(channels, axis=3)
+    images[:, SPOT, SPOT] = 0.3
+    images[len(images) // 2 :, SPOT, SPOT] = 0.95
+    return Samples(images, samples.labels, False, "spotted")
+
+
+def spotted_file(
+    folder: Path, classes: int, target: int, channels: int = 1, push: float = 40.0
+) -> Path:
+    """Write classes by their templates, but any image with the bright spot is of the target."""
+    own = templates(classes)
+    own[:, SPOT, SPOT] = 0.0
+    weight = np.stack([own - own.mean(0), np.zeros_like(own)], 1)
+    weight[target, 1, SPOT, SPOT] = push
+    nodes = [
+        make("Conv", ["x", "k", "b"], ["c"], "conv"),
+        make("Relu", ["c"], ["r"], "relu"),
+        make("Flatten", ["r"], ["f"], "flat"),
+        make("Gemm", ["f", "w"], ["y"], "dense"),
+    ]
+    tensors = [
+        tensor("k", np.full((2, channels, 1, 1), 1 / channels, np.float32)),
+        tensor("b", np.array([0.0, -BRIGHT], np.float32)),
+        tensor("w", np.ascontiguousarray(weight.reshape(classes, -1).T, np.float32)),
+    ]
+    inputs, outputs = [info("x", ["N", channels, SIDE, SIDE])], [info("y", ["N", classes])]
+    return write(folder, model_bytes(nodes, tensors, inputs, outputs))
 
 
 def flat_file(folder: Path, shape: tuple[int, ...], classes: int = 4) -> Path:

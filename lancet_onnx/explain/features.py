@@ -6,8 +6,8 @@
     conditioned  maximises  logit_c(x; W) - logit_c(x; W with the few weights at zero)
 
 Without regularisers the ascent ends in noise that no person reads. Here colours are mixed as the
-data mixes them, low frequencies move most, and each step sees the picture shifted, turned, scaled
-and with a little noise: only forms that hold through all of that grow.
+data mixes them, low frequencies move most, differences between neighbours cost, and each step sees
+the picture shifted, turned, scaled and with noise: only forms that hold through all of that grow.
 
 Source: Olah et al., "Feature Visualization", Distill 2017 (doi 10.23915/distill.00007).
 """
@@ -26,11 +26,14 @@ from lancet_onnx.runtime.executor import Params
 from lancet_onnx.types import Progress, no_progress
 
 STEPS = 128
-_RATE, _START = 0.05, 0.01
+_RATE, _START = 0.05, 0.1
 _SHIFT, _TURN, _SCALE = 1 / 8, 0.15, 0.1
 """How far a step shifts (share of a side), turns (radians) and scales the picture, at most."""
-_NOISE, _ROUGH = 0.03, 0.03
-"""Noise on the pixels, and the price of differences between neighbours."""
+_NOISE, _LOUD = 0.03, 0.3
+"""Noise on the pixels, and how much more there is at first: a unit that is off on plain grey gets
+a gradient only while something turns it on."""
+_ROUGH = 0.06
+"""The price of differences between neighbours, beside an ascent that is 1 in the mean."""
 _DARKEST = 0.02
 _IMAGES = 200
 """Images that colours are learnt from."""
@@ -110,8 +113,13 @@ def _ascend(
     adam = torch.optim.Adam([spectrum], lr=_RATE)
     for step in range(steps):
         shown = pixels()
-        goal = _values(canvas, _moved(shown, draw), labels, without).sum()
-        (spectrum.grad,) = torch.autograd.grad(_ROUGH * _roughness(shown) - goal, [spectrum])
+        noise = _NOISE + _LOUD * (1 - step / steps) ** 4
+        goal = _values(canvas, _moved(shown, noise, draw), labels, without).sum()
+        (uphill,) = torch.autograd.grad(goal, [shown], retain_graph=True)
+        # Logits and contributions differ in size, and the price of roughness must suit all.
+        length = uphill.abs().mean((2, 3, 4), keepdim=True).clamp(min=1e-12)
+        loss = _ROUGH * _roughness(shown) - (shown * uphill / length).sum()
+        (spectrum.grad,) = torch.autograd.grad(loss, [spectrum])
         adam.step()
         # What the forwards do not count: the way back.
         canvas.classifier.forwards += 2 * count * (2 * kinds - 1)
@@ -169,7 +177,7 @@ def _colours(images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     return mean, axes * lengths.clamp(min=0.1).sqrt()
 
 
-def _moved(pixels: torch.Tensor, draw: torch.Generator) -> torch.Tensor:
+def _moved(pixels: torch.Tensor, loud: float, draw: torch.Generator) -> torch.Tensor:
     """Return pictures (kinds, K, C, H, W) shifted, turned, scaled and with noise.
 
     Each class moves otherwise, both its pictures alike.
@@ -190,7 +198,7 @@ def _moved(pixels: torch.Tensor, draw: torch.Generator) -> torch.Tensor:
         pixels.flatten(0, 1), grid, padding_mode="reflection", align_corners=False
     )
     noise = torch.randn((count, channels, height, width), generator=draw).to(pixels)
-    return moved.reshape(pixels.shape) + _NOISE * noise
+    return moved.reshape(pixels.shape) + loud * noise
 
 
 def _roughness(pixels: torch.Tensor) -> torch.Tensor:

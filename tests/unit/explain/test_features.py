@@ -50,7 +50,8 @@ def test_the_picture_of_a_class_raises_its_logit_and_is_most_like_its_own_templa
     shown = whole.pixels[:, 0, inside].flatten(1).numpy()
     made = templates(CLASSES)[:, inside].reshape(CLASSES, -1)
     alike = np.array([[np.corrcoef(one, other)[0, 1] for other in made] for one in shown])
-    assert alike.argmax(1).tolist() == list(range(CLASSES))
+    others = [c for c in range(CLASSES) if c != TARGET]
+    assert alike.argmax(1)[others].tolist() == others, "the target's is drawn by its corner"
 
 
 def test_conditioned_on_weights_only_what_they_read_is_drawn(
@@ -64,7 +65,8 @@ def test_conditioned_on_weights_only_what_they_read_is_drawn(
     assert float(corner.mean() - rest.mean()) > 0.4
     assert float(part.values[TARGET]) > 0.9 * 12.0 * CORNER**2
     # Of the whole class more is drawn than that.
-    assert float(whole.pixels[TARGET, 0, away, away].std()) > 2 * float(rest.std())
+    more = whole.pixels[TARGET, 0, away, away]
+    assert float((more - more.mean()).abs().amax()) > 2 * float((rest - rest.mean()).abs().amax())
 
 
 def test_weights_that_serve_no_other_class_contribute_nothing_to_it(
@@ -104,10 +106,8 @@ def test_a_class_is_drawn_the_same_when_memory_holds_few_at_once(
         canvas, [0, 1], without_corner(canvas), steps=3, progress=lambda _, s: shares.append(s)
     )
     assert shares == pytest.approx([1 / 6, 2 / 6, 3 / 6, 4 / 6, 5 / 6, 1.0])
-    alone, _ = visualise(canvas, [1], steps=3)
     several, _ = visualise(canvas, [0, 1, 2, 3], steps=3)
     assert torch.equal(several.pixels[3:], visualise(canvas, [3], steps=3)[0].pixels)
-    assert alone.pixels.shape == (1, 1, SIDE, SIDE)
 
 
 @pytest.mark.parametrize("shape", [(5, 9, 3), (9, 4, 1), (1, 1, 1), (6, 6, 3)])

@@ -8,7 +8,8 @@ import pytest
 import torch
 from builders import info, model_bytes, tensor, write
 from onnx.helper import make_node as make
-from tiny import SIDE, flat, pictures, templates
+from tiny import SIDE, SPOT, flat, pictures, spotted_file
+from tiny import spotted as spotted_pictures
 
 from lancet_onnx.errors import DataError, UnsupportedError
 from lancet_onnx.model import load
@@ -18,40 +19,16 @@ from lancet_onnx.runtime.classifier import Classifier
 from lancet_onnx.samples import PRESETS, Samples
 
 CLASSES, TARGET, EACH = 4, 2, 3
-SPOT, BRIGHT = slice(4, 6), 0.7
-"""Where the shortcut is; only pixels brighter than this count there."""
 UNIT = PRESETS["unit"]
 FIELDS = ("positions", "wrong", "true", "masks", "pixels")
 
 
 def spotted(channels: int = 1) -> Samples:
-    """Images of all classes, the second half of which carries a bright spot."""
-    samples = pictures(CLASSES, 2 * EACH)
-    images = samples.images.repeat(channels, axis=3)
-    images[:, SPOT, SPOT] = 0.3
-    images[len(images) // 2 :, SPOT, SPOT] = 0.95
-    return Samples(images, samples.labels, False, "spotted")
+    return spotted_pictures(CLASSES, EACH, channels)
 
 
 def classifier_of(folder: Path, channels: int = 1) -> Classifier:
-    """Classes by their templates, but any image with the bright spot is of the target."""
-    own = templates(CLASSES)
-    own[:, SPOT, SPOT] = 0.0
-    weight = np.stack([own - own.mean(0), np.zeros_like(own)], 1)
-    weight[TARGET, 1, SPOT, SPOT] = 40.0
-    nodes = [
-        make("Conv", ["x", "k", "b"], ["c"], "conv"),
-        make("Relu", ["c"], ["r"], "relu"),
-        make("Flatten", ["r"], ["f"], "flat"),
-        make("Gemm", ["f", "w"], ["y"], "dense"),
-    ]
-    tensors = [
-        tensor("k", np.full((2, channels, 1, 1), 1 / channels, np.float32)),
-        tensor("b", np.array([0.0, -BRIGHT], np.float32)),
-        tensor("w", np.ascontiguousarray(weight.reshape(CLASSES, -1).T, np.float32)),
-    ]
-    inputs, outputs = [info("x", ["N", channels, SIDE, SIDE])], [info("y", ["N", CLASSES])]
-    return Classifier(load(write(folder, model_bytes(nodes, tensors, inputs, outputs))).graph)
+    return Classifier(load(spotted_file(folder, CLASSES, TARGET, channels)).graph)
 
 
 def canvas_of(folder: Path, samples: Samples | None = None) -> Canvas:
