@@ -66,12 +66,17 @@ class ClassView:
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """How many weights of one layer are looked at, of how many."""
+    """How many weights of one layer are looked at, of how many.
+
+    `explains` is how many errors a few weights of the layer account for, and of how many; None for
+    a patch.
+    """
 
     node: str
     initializer: str
     located: int
     weights: int
+    explains: tuple[int, int] | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +116,7 @@ def explained_view(data: Mapping[str, object], pictures: Mapping[str, str]) -> E
             str(row.get("initializer", "")),
             _whole(row.get("located")) or 0,
             _whole(row.get("weights")) or 0,
+            _pair(row, "pairs_located", "pairs"),
         )
         for row in _rows(data.get("located"))
     )

@@ -31,7 +31,16 @@ def body() -> dict[str, Any]:
             {"class": 0, "name": HOSTILE, "probability": 1.0, "contribution": 0.0},
             {"class": 1, "name": None, "probability": 0.98, "contribution": 7.5},
         ],
-        "located": [{"node": HOSTILE, "initializer": "w", "located": 9, "weights": 640}],
+        "located": [
+            {
+                "node": HOSTILE,
+                "initializer": "w",
+                "located": 9,
+                "weights": 640,
+                "pairs_located": 19,
+                "pairs": 24,
+            }
+        ],
         "located_by": "pairs",
         "counts": {"errors": 12},
     }
@@ -117,6 +126,7 @@ def test_the_page_says_it_and_escapes_what_it_is_told():
         "They push towards the error", "next to nothing", "They add 7.5 to the score", "80.0 %",
     ):  # fmt: skip
         assert words in " ".join(shown.split()), words
+    assert "For 19 of 24 errors" in shown
     assert shown.count("<img ") == len(PICTURES)
     assert shown.count("<polyline") == 2
     assert "What to do" not in shown
