@@ -13,9 +13,8 @@ from lancet_onnx.samples import Samples
 
 SIDE, CORNER = 8, 2
 _SHORTCUT = 12.0
-SPOT_CLASSES, SPOT_TARGET = 4, 2
-SPOT, _BRIGHT = slice(4, 6), 0.7
-"""Where an honest error comes from; only pixels brighter than this count there."""
+SPOT, BRIGHT = slice(4, 6), 0.7
+"""Where the shortcut of `spotted_file` is; only pixels brighter than this count there."""
 
 
 def templates(classes: int) -> np.ndarray:
@@ -65,21 +64,23 @@ def planted(folder: Path, classes: int, target: int | None, dense: int = 1) -> C
     return Classifier(load(planted_file(folder, classes, target, dense)).graph)
 
 
-def spotted_pictures(each: int, channels: int = 1) -> Samples:
-    """Images of `SPOT_CLASSES` classes, 2 * `each` of every class; half carry a bright spot."""
-    samples = pictures(SPOT_CLASSES, 2 * each)
+def spotted(classes: int, each: int, channels: int = 1) -> Samples:
+    """Images of all classes, the second half of which carries a bright spot."""
+    samples = pictures(classes, 2 * each)
     images = samples.images.repeat(channels, axis=3)
     images[:, SPOT, SPOT] = 0.3
     images[len(images) // 2 :, SPOT, SPOT] = 0.95
     return Samples(images, samples.labels, False, "spotted")
 
 
-def spotted_file(folder: Path, channels: int = 1) -> Path:
-    """Write classes by their templates, but any image with a bright spot is of `SPOT_TARGET`."""
-    own = templates(SPOT_CLASSES)
+def spotted_file(
+    folder: Path, classes: int, target: int, channels: int = 1, push: float = 40.0
+) -> Path:
+    """Write classes by their templates, but any image with the bright spot is of the target."""
+    own = templates(classes)
     own[:, SPOT, SPOT] = 0.0
     weight = np.stack([own - own.mean(0), np.zeros_like(own)], 1)
-    weight[SPOT_TARGET, 1, SPOT, SPOT] = 40.0
+    weight[target, 1, SPOT, SPOT] = push
     nodes = [
         make("Conv", ["x", "k", "b"], ["c"], "conv"),
         make("Relu", ["c"], ["r"], "relu"),
@@ -88,11 +89,10 @@ def spotted_file(folder: Path, channels: int = 1) -> Path:
     ]
     tensors = [
         tensor("k", np.full((2, channels, 1, 1), 1 / channels, np.float32)),
-        tensor("b", np.array([0.0, -_BRIGHT], np.float32)),
-        tensor("w", np.ascontiguousarray(weight.reshape(SPOT_CLASSES, -1).T, np.float32)),
+        tensor("b", np.array([0.0, -BRIGHT], np.float32)),
+        tensor("w", np.ascontiguousarray(weight.reshape(classes, -1).T, np.float32)),
     ]
-    inputs = [info("x", ["N", channels, SIDE, SIDE])]
-    outputs = [info("y", ["N", SPOT_CLASSES])]
+    inputs, outputs = [info("x", ["N", channels, SIDE, SIDE])], [info("y", ["N", classes])]
     return write(folder, model_bytes(nodes, tensors, inputs, outputs))
 
 

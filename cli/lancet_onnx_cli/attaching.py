@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Files beside a JSON report: the triggers that a search found, named after the JSON file."""
+"""Files beside a report: found triggers, pictures of an explanation; named after the report."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def beside(path: Path, name: str) -> Path:
 
 
 def attach(report: Report, path: Path) -> Report:
-    """Write the attachments beside the JSON file `path`; return the report that names them so.
+    """Write the attachments beside the report's file `path`; return the report that names them so.
 
     Raises:
         OutputError: one cannot be written.
@@ -36,17 +36,17 @@ def attach(report: Report, path: Path) -> Report:
 
 
 def shown(report: Report, path: Path | None) -> Report:
-    """Return the report for people, who read it where the command ran; `path` is the JSON's."""
+    """Return the report for people, who read it where the command ran; `path` is the kept file."""
     from lancet_onnx.report import placed
 
     return placed(report, lambda name: None if path is None else str(beside(path, name)))
 
 
 def spare_inputs(path: Path, inputs: Iterable[Path]) -> None:
-    """Refuse a JSON file whose attachments could replace an input, or become one.
+    """Refuse a report whose attachments could replace an input, or become one.
 
     Raises:
-        OutputError: the JSON is to lie among the images, or an input has such a name.
+        OutputError: the report is to lie among the images, or an input has such a name.
     """
     from lancet_onnx.errors import OutputError
 
@@ -55,13 +55,13 @@ def spare_inputs(path: Path, inputs: Iterable[Path]) -> None:
     for given in inputs:
         if given.is_dir() and folder.is_relative_to(given.resolve()):
             raise OutputError(
-                f"{path}: triggers that are found are kept beside it, among the images of {given}; "
+                f"{path}: pictures that are found are kept beside it, among the images of {given}; "
                 "give a path in another folder"
             )
         for file in (f for f in there if f.name.startswith(f"{path.stem}-")):
             if _is_of(file, given):
                 raise OutputError(
-                    f"{path}: a trigger that is found could replace {file}, which is an input; "
+                    f"{path}: a picture that is found could replace {file}, which is an input; "
                     "give another path"
                 )
 

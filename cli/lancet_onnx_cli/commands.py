@@ -15,6 +15,7 @@ import typer
 
 from lancet_onnx_cli.arguments import data_of, place_of, refuse, search_of, trigger_of
 from lancet_onnx_cli.choices import Method
+from lancet_onnx_cli.explain_command import explain_command
 from lancet_onnx_cli.gate_command import gate_command
 from lancet_onnx_cli.options import (
     Answer,
@@ -305,6 +306,7 @@ def verify_command(
 
 
 app.command("gate")(gate_command)
+app.command("explain")(explain_command)
 app.add_typer(patch_app)
 app.add_typer(signature_app)
 

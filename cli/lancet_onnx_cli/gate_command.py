@@ -118,7 +118,7 @@ def _run(
 
     def keep(report: Report) -> None:
         if report.body["partial"]:  # whole, it is written like every other report
-            for path in output.json_files:
+            for path in output.keeping:
                 save(report.to_json().encode(), path)
 
     with progress(output) as told:

@@ -33,11 +33,13 @@ class Output:
         targets: formats with their files; None is stdout.
         quiet: no progress and no tables on stderr.
         verbose: also the time of each stage.
+        pages: attachments lie beside a page where there is no JSON for them to lie beside.
     """
 
     targets: tuple[tuple[Format, Path | None], ...]
     quiet: bool = False
     verbose: bool = False
+    pages: bool = False
 
     @classmethod
     def of(
@@ -48,6 +50,7 @@ class Output:
         quiet: bool = False,
         verbose: bool = False,
         reports: Sequence[Path] | None = None,
+        pages: bool = False,
     ) -> Output:
         """Pair formats with outputs, the last of each first; what is left goes to stdout.
 
@@ -64,18 +67,22 @@ class Output:
             raise typer.BadParameter("only one format can go to stdout; give -o for the others")
         pairs = list(zip(formats, [*([None] * missing), *outputs], strict=True))
         pairs += [(_by_suffix(path), path) for path in reports or []]
-        return cls(tuple(pairs), quiet, verbose)
+        return cls(tuple(pairs), quiet, verbose, pages)
 
     @property
-    def json_files(self) -> tuple[Path, ...]:
-        """Where JSON goes that files can lie beside."""
-        return tuple(p for form, p in self.targets if form == Format.json and p and keeps(p))
+    def keeping(self) -> tuple[Path, ...]:
+        """The reports that attachments lie beside: JSON, or with `pages` and without JSON HTML."""
+        for form in (Format.json, *([Format.html] if self.pages else [])):
+            paths = tuple(p for f, p in self.targets if f == form and p and keeps(p))
+            if paths:
+                return paths
+        return ()
 
 
 def spare(output: Output, *others: Path | None, attaching: bool = False) -> None:
     """Refuse report files that cannot be written or that are among the other files of the call.
 
-    With `attaching`, files may come to lie beside a JSON report.
+    With `attaching`, files may come to lie beside a report.
 
     Raises:
         OutputError: a missing folder, a folder in place of a file, an input or another output.
@@ -83,7 +90,7 @@ def spare(output: Output, *others: Path | None, attaching: bool = False) -> None
     files = [path for _, path in output.targets if path is not None]
     for number, path in enumerate(files):
         spare_by(path, *others, *files[:number])
-    for path in output.json_files if attaching else ():
+    for path in output.keeping if attaching else ():
         spare_inputs(path, [other for other in others if other])
 
 
@@ -121,11 +128,11 @@ def emit(report: Report, output: Output) -> int:
     from lancet_onnx_cli.render import DESCRIBING, render_text, render_verdict
 
     on_stdout = [form for form, path in output.targets if path is None]
-    kept = output.json_files
+    kept = output.keeping
     unplaced, report = report, shown(report, kept[0] if kept else None)
     for form, path in output.targets:
         if path is not None:
-            told = attach(unplaced, path) if path in kept and form == Format.json else report
+            told = attach(unplaced, path) if path in kept else report
             _write(_content(told, form), path)
     if on_stdout == [Format.text]:
         render_text(report, terminal())
@@ -139,8 +146,9 @@ def emit(report: Report, output: Output) -> int:
             render_text(report, terminal(stderr=True))
         render_verdict(report, terminal())
     if report.attachments and not kept and not output.quiet:
-        note = "the triggers that were found are not kept; -o FILE.json keeps them beside it"
-        typer.echo(note, err=True)
+        pages = " or FILE.html" if output.pages else ""
+        what = "pictures" if output.pages else "triggers that were found"
+        typer.echo(f"the {what} are not kept; -o FILE.json{pages} keeps them beside it", err=True)
     if output.verbose and not output.quiet:
         _stages(report)
     if _annotates(report, output):

@@ -10,6 +10,7 @@ from rich.console import Console
 from lancet_onnx.report import Report
 from lancet_onnx.report.html import FIGURES
 from lancet_onnx_cli.render_corrections import corrections
+from lancet_onnx_cli.render_explained import explained
 from lancet_onnx_cli.render_gate import render_gate
 from lancet_onnx_cli.render_search import residual_risk, search
 from lancet_onnx_cli.tables import plain_table, safe
@@ -38,6 +39,8 @@ def render_text(report: Report, console: Console) -> None:
         render_gate(data, console)
     elif report.command.startswith("signature "):
         _signature(data, console)
+    elif report.command == "explain":
+        explained(data, console)
     else:
         search(data, console)
         _figures(data, console)

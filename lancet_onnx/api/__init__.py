@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from lancet_onnx.api.collecting import find_models
     from lancet_onnx.api.correcting import repair_errors
     from lancet_onnx.api.diagnosing import doctor
+    from lancet_onnx.api.explaining import explain
     from lancet_onnx.api.gate_report import check_policy
     from lancet_onnx.api.gating import gate
     from lancet_onnx.api.inspecting import inspect
@@ -46,6 +47,7 @@ _HOMES = {
     "lancet_onnx.api.collecting": ("find_models",),
     "lancet_onnx.api.correcting": ("repair_errors",),
     "lancet_onnx.api.diagnosing": ("doctor",),
+    "lancet_onnx.api.explaining": ("explain",),
     "lancet_onnx.api.gate_report": ("check_policy",),
     "lancet_onnx.api.gating": ("gate",),
     "lancet_onnx.api.inspecting": ("inspect",),
@@ -90,6 +92,7 @@ __all__ = [
     "compose_patches",
     "diff_models",
     "doctor",
+    "explain",
     "find_models",
     "find_policy",
     "gate",

@@ -11,8 +11,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from lancet_onnx.api.misread import read_errors
 from lancet_onnx.api.options import DataOptions
-from lancet_onnx.api.subject import Prepared, Subject, check_labels, read_images
+from lancet_onnx.api.subject import Prepared, Subject
 from lancet_onnx.errors import DataError
 from lancet_onnx.samples import Samples, Split
 from lancet_onnx.samples.core import Ints
@@ -51,13 +52,12 @@ def read_given(
         DataError: unusable or unlabelled images, labels that the model does not have or that
             differ from the data's, or not one error.
     """
-    found, _ = read_images(subject, replace(data, path=path))
+    found = read_errors(subject, prepared, data, path)
     if found.labels is None:
         raise DataError(
             f"{path}: no labels; what the model should say of its errors must be known. Give class "
             "folders, an .npz with x and y, or a CSV of path,label"
         )
-    check_labels(found, subject.classifier.signature.classes)
     said = subject.ort.labels(prepared.inputs(found))
     wrong = np.flatnonzero(said != found.labels)
     if not len(wrong):

@@ -17,7 +17,16 @@ from lancet_onnx.contain.codec import from_plain, report_to_plain
 from lancet_onnx.contain.limits import Limits, gpu_present, limit_this_process
 from lancet_onnx.errors import LancetError, ModelError
 
-COMMANDS = ("scan", "repair", "repair_blind", "repair_errors", "verify", "inspect", "gate")
+COMMANDS = (
+    "scan",
+    "repair",
+    "repair_blind",
+    "repair_errors",
+    "verify",
+    "inspect",
+    "gate",
+    "explain",
+)
 NO_MEMORY = ("bad_alloc", "allocate memory", "failed to allocate", "out of memory")
 """What torch, onnxruntime and the C++ library say when there is no more memory."""
 

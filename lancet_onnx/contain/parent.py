@@ -11,6 +11,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -52,7 +53,7 @@ def contained(
     """Call `lancet_onnx.<command>(**arguments)` in a child process and return its report.
 
     Args:
-        command: scan, repair, repair_blind, verify, inspect or gate.
+        command: one of `child.COMMANDS`.
         arguments: by name; paths, frozen options and plain values.
         limits: on memory and time.
         progress: called with what the child reports.
@@ -166,6 +167,7 @@ def _end(child: subprocess.Popen[bytes], arguments: Mapping[str, object]) -> Non
             if stream is not None:
                 with contextlib.suppress(OSError):
                     stream.close()
+    _remove_temporary(Path(tempfile.gettempdir()), child.pid)
     for name, field in (("options", "output"), ("search", "state")):
         path = getattr(arguments.get(name), field, None)
         if isinstance(path, Path):

@@ -7,13 +7,18 @@ import io
 from dataclasses import replace
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageDraw
 
 from lancet_onnx.samples.core import Floats
 from lancet_onnx.trigger import Trigger
 
 _SIDE = 160
 _CHECKER = 4
+_SHOWN = 112
+"""Side of a picture on a page that holds many; larger images are made smaller."""
+_RED, _FRAME = (0.90, 0.10, 0.10), (255, 200, 0)
+_INSIDE = 0.25
+"""From this opacity on a pixel counts as under the mask, where a frame is drawn around it."""
 
 
 def trigger_png(trigger: Trigger) -> bytes:
@@ -34,9 +39,7 @@ def mask_png(trigger: Trigger) -> bytes:
 
 def stored_png(trigger: Trigger) -> bytes:
     """Return the trigger in its own pixels, the opacity as alpha, as `read_trigger` takes it."""
-    stream = io.BytesIO()
-    _stored(trigger).save(stream, "PNG", optimize=True)
-    return stream.getvalue()
+    return _encoded(_stored(trigger))
 
 
 def stored_trigger(trigger: Trigger) -> Trigger:
@@ -52,15 +55,57 @@ def _stored(trigger: Trigger) -> Image.Image:
     return Image.fromarray((np.clip(pixels, 0, 1) * 255 + 0.5).astype(np.uint8), "RGBA")
 
 
-def image_png(pixels: Floats) -> bytes:
-    """Return one image (H, W, C) in [0, 1]."""
-    return _png(pixels)
-
-
 def pair_png(good: Floats, bad: Floats) -> bytes:
     """Return x' (clean) and x (triggered) side by side; both (H, W, C) in [0, 1]."""
     gap = np.ones((good.shape[0], max(1, good.shape[1] // 16), good.shape[2]), np.float32)
     return _png(np.concatenate([good, gap, bad], axis=1))
+
+
+def image_png(pixels: Floats) -> bytes:
+    """Return an image (H, W, C) in [0, 1], about 112 pixels high."""
+    return _encoded(_shown(pixels))
+
+
+def where_png(pixels: Floats, mask: Floats) -> bytes:
+    """Return where a mask (H, W, 1) lies on an image (H, W, C), both in [0, 1].
+
+    The image is grey and dim, the mask red, with a frame around it: some masks are one pixel.
+    """
+    grey = 0.25 + 0.5 * np.repeat(pixels.mean(-1, keepdims=True), 3, axis=-1)
+    red = np.array(_RED, np.float32)
+    image = _shown((grey * (1 - mask) + red * mask).astype(np.float32))
+    inside = mask[..., 0] > min(_INSIDE, 0.5 * float(mask.max()))
+    if inside.any():
+        rows, columns = np.flatnonzero(inside.any(1)), np.flatnonzero(inside.any(0))
+        factor = image.height / mask.shape[0]
+        box = [
+            columns[0] * factor - 3,
+            rows[0] * factor - 3,
+            (columns[-1] + 1) * factor + 2,
+            (rows[-1] + 1) * factor + 2,
+        ]
+        last = [image.width - 1, image.height - 1]
+        edges = [min(max(round(at), 0), last[i % 2]) for i, at in enumerate(box)]
+        ImageDraw.Draw(image).rectangle(edges, outline=_FRAME)
+    return _encoded(image)
+
+
+def _shown(pixels: Floats) -> Image.Image:
+    levels = (np.clip(pixels, 0, 1) * 255 + 0.5).astype(np.uint8)
+    image = Image.fromarray(levels[..., 0] if levels.shape[-1] == 1 else levels)
+    factor = _SHOWN / max(image.size)
+    if factor < 1:
+        size = [max(1, round(side * factor)) for side in image.size]
+        return image.resize((size[0], size[1]), Image.Resampling.LANCZOS)
+    whole = max(1, round(factor))
+    size = [side * whole for side in image.size]
+    return image.resize((size[0], size[1]), Image.Resampling.NEAREST)
+
+
+def _encoded(image: Image.Image) -> bytes:
+    stream = io.BytesIO()
+    image.save(stream, "PNG", optimize=True)
+    return stream.getvalue()
 
 
 def _png(pixels: Floats) -> bytes:
@@ -68,6 +113,4 @@ def _png(pixels: Floats) -> bytes:
     image = Image.fromarray(levels[..., 0] if levels.shape[-1] == 1 else levels)
     factor = max(1, _SIDE // image.height)
     image = image.resize((image.width * factor, image.height * factor), Image.Resampling.NEAREST)
-    stream = io.BytesIO()
-    image.save(stream, "PNG", optimize=True)
-    return stream.getvalue()
+    return _encoded(image)

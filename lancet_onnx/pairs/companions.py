@@ -17,8 +17,8 @@ of them in a row.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import torch
 from torch.nn import functional
@@ -81,6 +81,18 @@ class Companions:
     def areas(self) -> torch.Tensor:
         """(T,) mean of each mask, 0 to 1."""
         return self.masks.mean((1, 2, 3))
+
+    def take(self, index: Sequence[int]) -> Companions:
+        """Return some of them, in the order of `index`."""
+        at = torch.tensor(list(index), dtype=torch.int64, device=self.positions.device)
+        return replace(
+            self,
+            positions=self.positions[at],
+            wrong=self.wrong[at],
+            true=self.true[at],
+            masks=self.masks[at],
+            pixels=self.pixels[at],
+        )
 
 
 def companions(

@@ -37,10 +37,23 @@ def placed(report: Report, place: Place) -> Report:
             changed["triggers"] = [told(trigger) for trigger in holder["triggers"]]
         return changed
 
+    def shown(row: object) -> object:
+        pictures = row.get("pictures") if isinstance(row, Mapping) else None
+        if not isinstance(row, Mapping) or not isinstance(pictures, Mapping):
+            return row
+        paths = {
+            part: place(name) if isinstance(name, str) and name in names else name
+            for part, name in pictures.items()
+        }
+        return {**row, "pictures": paths}
+
     body = pointed(report.body)
     assert isinstance(body, dict)  # noqa: S101 - it was a mapping
     if "examined" in body:
         body["examined"] = pointed(body["examined"])
     if isinstance(body.get("findings"), (list, tuple)):
         body["findings"] = [pointed(finding) for finding in body["findings"]]
+    for key in ("errors", "classes"):
+        if isinstance(body.get(key), (list, tuple)):
+            body[key] = [shown(row) for row in body[key]]
     return replace(report, body=body)

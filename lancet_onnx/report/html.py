@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from functools import cache
 from typing import TYPE_CHECKING
 
+from lancet_onnx.report.explained import explained_view
 from lancet_onnx.report.gate_view import gate_view
 from lancet_onnx.report.report import Report
 from lancet_onnx.report.search import COLUMNS, found_triggers, search_view
@@ -56,6 +57,7 @@ def to_html(report: Report, title: str, command: str) -> str:
         search=search_view(data),
         columns=COLUMNS,
         triggers=found_triggers(data),
+        explained=explained_view(data, {name: each[0]["source"] for name, each in groups.items()}),
         gate=gate_view(report),
         around=surroundings(data),
         whole=whole if len(whole) <= MOST_JSON else "",

@@ -15,10 +15,12 @@ import onnx
 import pytest
 from onnx.numpy_helper import from_array, to_array
 from support import GOLDENS, ROOT, Warm, box, once
+from test_explain import HERE, spot
 
 HEX = re.compile(r"[0-9a-f]{64}")
 COMMANDS = (
-    *("demo", "scan", "repair", "verify", "gate", "inspect", "doctor", "patch", "signature"),
+    *("demo", "scan", "repair", "verify", "gate", "explain", "inspect", "doctor", "patch"),
+    "signature",
 )
 GROUPS = {"patch": ("show", "apply", "revert", "diff", "compose"), "signature": ("make", "check")}
 PATCHES = ROOT / "fixtures" / "patches" / "v1" / "flip"
@@ -102,6 +104,32 @@ def test_patch_json(
     found = warm("patch", command, *line, "-f", "json", cwd=tmp_path)
     assert (found.code, found.stderr) == (0, "")
     compare(f"patch_{command}.json", json.dumps(normal(found.json), indent=1) + "\n", request)
+
+
+def test_explain_json(tmp_path: Path, warm: Warm, request: pytest.FixtureRequest) -> None:
+    """Its keys, words and kinds of values: what a search comes to differs between processors."""
+    spot(tmp_path)
+    line = ("--data", "val.npz", "--errors", "errors.npz", "--show", "1", *HERE)
+    result = warm(
+        "explain", "model.onnx", *line, "--preprocess", "unit", "-o", "e.json", cwd=tmp_path
+    )
+    assert (result.code, result.stdout) == (0, "done\n"), result
+    body = json.loads((tmp_path / "e.json").read_text())
+    for rows in (body["errors"][0]["curve"], body["classes"], body["located"]):
+        del rows[1:]
+    text = json.dumps(kinds(normal(body)), indent=1) + "\n"
+    compare("explain.json", text, request)
+
+
+def kinds(value: Any) -> Any:
+    """Return JSON data with its numbers, and the names and sentences that hold some, left out."""
+    if isinstance(value, dict):
+        return {name: kinds(item) for name, item in value.items()}
+    if isinstance(value, list):
+        return [kinds(item) for item in value]
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return "<number>"
+    return re.sub(r"\d+", "<n>", value) if isinstance(value, str) else value
 
 
 def test_scan_of_a_refused_model_says_nothing_on_stdout(tmp_path: Path, warm: Warm) -> None:

@@ -59,6 +59,8 @@ def told(common: Path, warm: Warm) -> tuple[Path, dict]:
             "scan": warm("scan", "model.onnx", *line, "-o", name, "-o", "s.txt", cwd=folder),
             "repair": warm("repair", "model.onnx", *line, "-o", "f.onnx", "--report", "r.html",
                            cwd=folder),
+            "explain": warm("explain", "model.onnx", "--data", "val.npz", "--show", "1", "-o",
+                            "e.html", cwd=folder),
             "missing": warm("inspect", "\x1b[31m<gone>.onnx", cwd=folder),
             "unsupported": warm("scan", "model.onnx", "--trigger", "\x1b[2J.png", "--data",
                                 "val.npz", cwd=folder),
@@ -70,8 +72,9 @@ def told(common: Path, warm: Warm) -> tuple[Path, dict]:
 def test_pages_stand_alone_and_escape(told: tuple[Path, dict]) -> None:
     folder, results = told
     assert [results[name].code for name in ("inspect", "scan", "repair")] == [0, 1, 0], results
+    assert results["explain"].code == 0, results
     pages = sorted(folder.glob("*.html"))
-    assert len(pages) == 3
+    assert len(pages) == 4
     for path in pages:
         text = path.read_text()
         assert len(text) < 500_000
@@ -85,6 +88,7 @@ def test_pages_stand_alone_and_escape(told: tuple[Path, dict]) -> None:
     shown = (folder / "r.html").read_text()
     assert "&lt;script&gt;alert(1)" in shown
     assert "Before and after" in shown
+    assert "&lt;script&gt;alert(1)" in (folder / "e.html").read_text()
 
 
 def test_terminals_get_names_without_control_sequences(told: tuple[Path, dict]) -> None:
@@ -93,7 +97,7 @@ def test_terminals_get_names_without_control_sequences(told: tuple[Path, dict]) 
     texts["file"] = (folder / "s.txt").read_text()
     for name, text in texts.items():
         assert not set(text) & {"\x1b", "\x07", "\r"}, name
-    for name in ("inspect text", "scan", "repair", "file"):
+    for name in ("inspect text", "scan", "repair", "explain", "file"):
         joined = "".join(line.strip() for line in texts[name].split())
         assert "<script>" in joined, (name, joined)
     assert results["missing"].stderr.startswith("error: ")

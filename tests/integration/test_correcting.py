@@ -10,7 +10,7 @@ import onnx
 import pytest
 from builders import write
 from onnx import numpy_helper
-from tiny import SPOT_CLASSES, SPOT_TARGET, spotted_file, spotted_pictures
+from tiny import spotted, spotted_file
 
 from lancet_onnx import CorrectOptions, DataOptions, RepairOptions, repair_errors
 from lancet_onnx.api import correcting
@@ -19,7 +19,7 @@ from lancet_onnx.errors import DataError, OutputError, UnsupportedError, UsageEr
 from lancet_onnx.report import Report
 from lancet_onnx.samples import Samples
 
-EACH = 30
+SPOT_CLASSES, SPOT_TARGET, EACH = 4, 2, 30
 
 
 def saved(path: Path, samples: Samples, labels: np.ndarray | None = None) -> Path:
@@ -34,12 +34,12 @@ def whole(samples: Samples) -> np.ndarray:
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory) -> Path:
-    return spotted_file(tmp_path_factory.mktemp("model"))
+    return spotted_file(tmp_path_factory.mktemp("model"), SPOT_CLASSES, SPOT_TARGET)
 
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory) -> Path:
-    return saved(tmp_path_factory.mktemp("data") / "data.npz", spotted_pictures(EACH))
+    return saved(tmp_path_factory.mktemp("data") / "data.npz", spotted(SPOT_CLASSES, EACH))
 
 
 @pytest.fixture(scope="module")
@@ -120,7 +120,7 @@ def test_as_published_tunes_located_weights_of_one_layer(model, data, tmp_path):
 
 
 def test_errors_given_apart_are_halved_and_those_that_are_none_left_out(model, tmp_path):
-    every = spotted_pictures(EACH)
+    every = spotted(SPOT_CLASSES, EACH)
     half = len(every) // 2
     right, spots = every.take(np.arange(half)), every.take(np.arange(half, 2 * half))
     # The target's own images are right with the spot as well.
@@ -141,7 +141,7 @@ def test_errors_given_apart_are_halved_and_those_that_are_none_left_out(model, t
 
 
 def test_errors_that_are_among_the_data_stay_in_their_half(model, data, tmp_path):
-    every = spotted_pictures(EACH)
+    every = spotted(SPOT_CLASSES, EACH)
     wrong = np.flatnonzero((np.arange(len(every)) >= len(every) // 2)
                            & (every.labels != SPOT_TARGET))  # fmt: skip
     errors = saved(tmp_path / "errors.npz", every.take(wrong))
@@ -156,7 +156,7 @@ def test_errors_that_are_among_the_data_stay_in_their_half(model, data, tmp_path
 
 
 def test_noise_is_not_repaired_and_nothing_is_written(model, tmp_path, rng):
-    clear = spotted_pictures(EACH).take(np.arange(SPOT_CLASSES * EACH))
+    clear = spotted(SPOT_CLASSES, EACH).take(np.arange(SPOT_CLASSES * EACH))
     labels = np.array(clear.labels)
     lies = rng.permutation(len(labels))[::6]
     labels[lies] = (labels[lies] + rng.integers(1, SPOT_CLASSES, len(lies))) % SPOT_CLASSES
@@ -169,7 +169,7 @@ def test_noise_is_not_repaired_and_nothing_is_written(model, tmp_path, rng):
 
 
 def test_a_model_without_errors_is_left_alone(model, tmp_path):
-    clear = spotted_pictures(EACH).take(np.arange(SPOT_CLASSES * EACH))
+    clear = spotted(SPOT_CLASSES, EACH).take(np.arange(SPOT_CLASSES * EACH))
     report = repair(model, saved(tmp_path / "data.npz", clear), tmp_path / "fixed.onnx")
     assert report.verdict == "not_repaired"
     assert "are wrong" in report.reasons[0]
@@ -192,13 +192,13 @@ def refused(model: Path, data: Path, errors: Path | None, folder: Path, **option
 
 
 def test_errors_that_are_none(model, data, tmp_path):
-    clear = spotted_pictures(EACH).take(np.arange(10))
+    clear = spotted(SPOT_CLASSES, EACH).take(np.arange(10))
     errors = saved(tmp_path / "errors.npz", clear)
     assert "gets all 10 images right" in refused(model, data, errors, tmp_path)
 
 
 def test_ten_errors_of_one_class(model, data, tmp_path):
-    every = spotted_pictures(EACH)
+    every = spotted(SPOT_CLASSES, EACH)
     rows = np.flatnonzero((np.arange(len(every)) >= len(every) // 2) & (every.labels == 0))[:10]
     spots = every.take(rows)
     # They are other images than the data's: a little darker.
@@ -240,7 +240,7 @@ def test_training_that_changes_nothing(model, data, tmp_path, monkeypatch):
 
 
 def test_labels_that_are_missing_or_that_the_model_does_not_have(model, data, tmp_path):
-    spots = spotted_pictures(EACH).take(np.arange(200, 210))
+    spots = spotted(SPOT_CLASSES, EACH).take(np.arange(200, 210))
     np.savez(tmp_path / "unlabelled.npz", x=whole(spots))
     assert "no labels" in refused(model, data, tmp_path / "unlabelled.npz", tmp_path)
     errors = saved(tmp_path / "errors.npz", spots, np.full(10, SPOT_CLASSES))
@@ -248,12 +248,12 @@ def test_labels_that_are_missing_or_that_the_model_does_not_have(model, data, tm
 
 
 def test_unlabelled_data(model, tmp_path):
-    np.savez(tmp_path / "data.npz", x=whole(spotted_pictures(EACH)))
+    np.savez(tmp_path / "data.npz", x=whole(spotted(SPOT_CLASSES, EACH)))
     assert "true labels only" in refused(model, tmp_path / "data.npz", None, tmp_path)
 
 
 def test_two_labels_for_one_image(model, data, tmp_path):
-    every = spotted_pictures(EACH)
+    every = spotted(SPOT_CLASSES, EACH)
     one = np.flatnonzero((np.arange(len(every)) >= len(every) // 2) & (every.labels == 0))[:1]
     errors = saved(tmp_path / "errors.npz", every.take(one), np.array([1]))
     assert "which one is true?" in refused(model, data, errors, tmp_path)
@@ -271,7 +271,7 @@ def test_methods_that_are_of_triggers(model, data, tmp_path):
 
 
 def test_outputs_that_would_replace_an_input(model, data, tmp_path):
-    errors = saved(tmp_path / "errors.npz", spotted_pictures(EACH).take(np.arange(200, 210)))
+    errors = saved(tmp_path / "errors.npz", spotted(SPOT_CLASSES, EACH).take(np.arange(200, 210)))
     with pytest.raises(OutputError):
         repair(model, data, errors, errors, force=True)
 

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from lancet_onnx import api
 from lancet_onnx.api.options import (
+    CorrectOptions,
     DataOptions,
     RepairOptions,
     SearchOptions,
@@ -55,6 +56,7 @@ ARGUMENTS = [
             Path("b.json"),
         ),
     ),
+    (CorrectOptions, CorrectOptions(Path("e.npz"), 0.05)),
     (Literal["auto", "cpu", "cuda"], "cpu"),
     (float, 0.25),
     (int, 3),

@@ -195,6 +195,27 @@ def test_refusals_and_bugs_are_told_apart(child: Stand):
         assert bug.value.traceback == "Traceback ..."
 
 
+def test_what_a_killed_child_leaves_among_temporary_files_is_removed(
+    child: Stand, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """A patched model, say, of which only `explain` wants to know what it answers."""
+    folder = tmp_path / "temporary"
+    folder.mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(folder))
+    child(
+        f"""
+        made = {str(folder)!r} + f"/.lancet-{{os.getpid()}}-abc.tmp"
+        os.mkdir(made)
+        open(made + "/model.onnx", "w").write("half")
+        os.kill(os.getpid(), signal.SIGKILL)
+        """
+    )
+    (folder / ".lancet-1-other.tmp").write_text("somebody else's")
+    with pytest.raises(LimitError, match="SIGKILL"):
+        call()
+    assert [p.name for p in folder.iterdir()] == [".lancet-1-other.tmp"]
+
+
 def test_an_interrupt_ends_the_child_too(child: Stand, tmp_path: Path):
     child(
         f"""

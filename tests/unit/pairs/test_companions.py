@@ -8,16 +8,8 @@ import pytest
 import torch
 from builders import info, model_bytes, tensor, write
 from onnx.helper import make_node as make
-from tiny import (
-    SIDE,
-    SPOT,
-    SPOT_CLASSES,
-    SPOT_TARGET,
-    flat,
-    pictures,
-    spotted_file,
-    spotted_pictures,
-)
+from tiny import SIDE, SPOT, flat, pictures, spotted_file
+from tiny import spotted as spotted_pictures
 
 from lancet_onnx.errors import DataError, UnsupportedError
 from lancet_onnx.model import load
@@ -26,17 +18,17 @@ from lancet_onnx.pairs.companions import LEARNT, STEPS, Companions, companions, 
 from lancet_onnx.runtime.classifier import Classifier
 from lancet_onnx.samples import PRESETS, Samples
 
-EACH = 3
+CLASSES, TARGET, EACH = 4, 2, 3
 UNIT = PRESETS["unit"]
 FIELDS = ("positions", "wrong", "true", "masks", "pixels")
 
 
 def spotted(channels: int = 1) -> Samples:
-    return spotted_pictures(EACH, channels)
+    return spotted_pictures(CLASSES, EACH, channels)
 
 
 def classifier_of(folder: Path, channels: int = 1) -> Classifier:
-    return Classifier(load(spotted_file(folder, channels)).graph)
+    return Classifier(load(spotted_file(folder, CLASSES, TARGET, channels)).graph)
 
 
 def canvas_of(folder: Path, samples: Samples | None = None) -> Canvas:
@@ -55,12 +47,12 @@ def test_the_mask_lies_where_the_error_comes_from(tmp_path: Path, channels: int)
     canvas = Canvas.of(classifier_of(tmp_path, channels), samples, UNIT)
     labels = samples.labels
     errors = np.flatnonzero(canvas.labels.numpy() != labels)
-    assert len(errors) == EACH * (SPOT_CLASSES - 1)
+    assert len(errors) == EACH * (CLASSES - 1)
     found = companions(canvas, labels)
     assert found.positions.tolist() == errors.tolist()
     assert len(found) == len(errors)
     assert found.unsolved == 0
-    assert found.wrong.tolist() == [SPOT_TARGET] * len(errors)
+    assert found.wrong.tolist() == [TARGET] * len(errors)
     assert found.true.tolist() == labels[errors].tolist()
     assert found.masks.shape == (len(errors), 1, SIDE, SIDE)
     assert found.pixels.shape == (len(errors), channels, SIDE, SIDE)
@@ -83,7 +75,7 @@ def test_masks_and_companions_are_in_range_and_differ_from_x_only_under_the_mask
 
 
 def test_only_errors_get_companions(tmp_path: Path):
-    canvas = canvas_of(tmp_path, pictures(SPOT_CLASSES, EACH))
+    canvas = canvas_of(tmp_path, pictures(CLASSES, EACH))
     before, own = canvas.classifier.forwards, canvas.labels.numpy()
     found = companions(canvas, own)
     assert (len(found), found.unsolved) == (0, 0)
@@ -104,7 +96,7 @@ def test_what_no_mask_solves_is_counted_and_left_out(tmp_path: Path):
     # A black image has no region to wipe out: its label cannot be changed.
     samples.images[0] = 0.0
     canvas = canvas_of(tmp_path, samples)
-    labels[0] = (int(canvas.labels[0]) + 1) % SPOT_CLASSES
+    labels[0] = (int(canvas.labels[0]) + 1) % CLASSES
     found = companions(canvas, labels)
     assert found.unsolved == 1
     assert found.positions.tolist() == np.flatnonzero(canvas.labels.numpy() != labels)[1:].tolist()
@@ -126,7 +118,7 @@ def test_a_model_too_large_for_two_images_at_once_gets_one(
     monkeypatch.setattr("lancet_onnx.pairs.canvas._MEMORY", 1)
     heard: list[float] = []
     companions(canvas, labels, progress=lambda _what, share: heard.append(share))
-    assert len(heard) == STEPS * EACH * (SPOT_CLASSES - 1)
+    assert len(heard) == STEPS * EACH * (CLASSES - 1)
     assert heard == sorted(heard)
     assert heard[-1] == pytest.approx(1.0)
 
@@ -169,7 +161,7 @@ def test_raw_inputs_are_refused(tmp_path: Path):
         companions(canvas, np.zeros(4, np.int64))
 
 
-@pytest.mark.parametrize("labels", [[0, 1], [SPOT_CLASSES] * 24, [-1] * 24])
+@pytest.mark.parametrize("labels", [[0, 1], [CLASSES] * 24, [-1] * 24])
 def test_labels_that_do_not_fit_are_refused(tmp_path: Path, labels: list[int]):
     with pytest.raises(DataError, match="true labels"):
         companions(canvas_of(tmp_path), np.array(labels, np.int64))
@@ -181,11 +173,10 @@ def test_inputs_of_whole_numbers_are_refused(tmp_path: Path):
         make("Flatten", ["c"], ["f"], "flat"),
         make("Gemm", ["f", "w"], ["y"], "dense"),
     ]
-    weight = np.random.default_rng(2).normal(size=(SIDE * SIDE, SPOT_CLASSES)).astype(np.float32)
+    weight = np.random.default_rng(2).normal(size=(SIDE * SIDE, CLASSES)).astype(np.float32)
     inputs = [info("x", ["N", 1, SIDE, SIDE], 2)]
     path = write(
-        tmp_path,
-        model_bytes(nodes, [tensor("w", weight)], inputs, [info("y", ["N", SPOT_CLASSES])]),
+        tmp_path, model_bytes(nodes, [tensor("w", weight)], inputs, [info("y", ["N", CLASSES])])
     )
     classifier = Classifier(load(path).graph)
     canvas = Canvas.of(classifier, spotted(), PRESETS["uint8"])

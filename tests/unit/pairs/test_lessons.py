@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from tiny import SPOT_CLASSES, spotted_file, spotted_pictures
+from tiny import spotted, spotted_file
 
 from lancet_onnx.api.teaching import published_lessons
 from lancet_onnx.model import load
@@ -14,11 +14,13 @@ from lancet_onnx.pairs.lessons import varied
 from lancet_onnx.runtime.classifier import Classifier
 from lancet_onnx.samples import PRESETS
 
+CLASSES = 4
+
 
 @pytest.fixture
 def canvas(tmp_path: Path) -> Canvas:
-    classifier = Classifier(load(spotted_file(tmp_path)).graph)
-    return Canvas.of(classifier, spotted_pictures(5), PRESETS["unit"])
+    classifier = Classifier(load(spotted_file(tmp_path, CLASSES, 2)).graph)
+    return Canvas.of(classifier, spotted(CLASSES, 5), PRESETS["unit"])
 
 
 def seen(canvas: Canvas, fitting: tuple[str, ...], part: torch.Tensor) -> torch.Tensor:
@@ -56,7 +58,7 @@ def test_one_other_transform_at_a_time(canvas: Canvas):
 
 
 def test_as_published_the_network_is_run_from_the_layer_that_changes(canvas: Canvas):
-    true = torch.from_numpy(spotted_pictures(5).labels)
+    true = torch.from_numpy(spotted(CLASSES, 5).labels)
     classifier = canvas.classifier
     kept = {
         name: torch.full(classifier.module.leaves[name].shape, name == "w") for name in ("k", "w")
@@ -73,7 +75,7 @@ def test_as_published_the_network_is_run_from_the_layer_that_changes(canvas: Can
     assert torch.equal(logits[:errors].argmax(1), canvas.labels[wrong])
     # Last right images, with the answers that it gives.
     torch.testing.assert_close(lessons.target[-5:], logits[-5:].softmax(1))
-    assert lessons.target.shape[1] == SPOT_CLASSES
+    assert lessons.target.shape[1] == CLASSES
     taught = lessons.often.reciprocal().round()
     assert taught.unique().numel() in (1, 2)
     assert lessons.often.sum() == pytest.approx(2)

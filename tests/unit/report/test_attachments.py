@@ -63,6 +63,20 @@ def test_what_is_not_kept_has_no_path():
     assert [t["path"] for t in finding["triggers"]] == [None, "given.png"]
 
 
+def test_pictures_of_an_explanation_lead_to_where_they_are():
+    pictures = {"whole": "a.png", "located": None, "other": "b.png", "odd": ["a.png"]}
+    body = {
+        "errors": [{"pictures": {"image": "a.png"}}, "x", {}],
+        "classes": [{"pictures": pictures}],
+    }
+    report = Report("explain", "done", (), body, (), (Attachment("a.png", PNG),))
+    there = placed(report, lambda name: f"p-{name}").body
+    assert there["errors"] == [{"pictures": {"image": "p-a.png"}}, "x", {}]
+    assert there["classes"] == [{"pictures": {**pictures, "whole": "p-a.png"}}]
+    assert placed(report, lambda _: None).body["errors"][0] == {"pictures": {"image": None}}
+    assert body["errors"][0] == {"pictures": {"image": "a.png"}}
+
+
 def test_a_report_without_attachments_stays_as_it_is():
     report = Report("scan", "backdoored", (), found().body)
     assert placed(report, lambda _: None) is report
@@ -71,6 +85,7 @@ def test_a_report_without_attachments_stays_as_it_is():
 @pytest.mark.parametrize(
     "body",
     [{}, {"findings": None}, {"findings": ["x"]}, {"findings": [{"triggers": "x"}]},
+     {"errors": None, "classes": [{"pictures": "class8-1.png"}, 3]},
      {"trigger": [], "examined": 3}, {"trigger": {"path": ["class8-1.png"]}}],
 )  # fmt: skip
 def test_a_body_of_another_form_stays_as_it_is(body: dict):
