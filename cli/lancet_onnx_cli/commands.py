@@ -81,10 +81,17 @@ def version(
 
 
 @app.command("demo")
-def demo_command() -> int:
+def demo_command(
+    files: Annotated[
+        bool, typer.Option("--files", help="Only write the model, its trigger and images there.")
+    ] = False,
+) -> int:
     """The whole story on a bundled model; writes ./lancet-demo/."""
-    from lancet_onnx_cli.demo_run import demo
+    from lancet_onnx_cli.demo_run import demo, unpack
 
+    if files:
+        typer.echo(", ".join(map(str, unpack())))
+        return 0
     return demo()
 
 

@@ -18,46 +18,59 @@ from lancet_onnx.api import (
     verify,
 )
 from lancet_onnx.errors import OutputError
+from lancet_onnx.model.files import save
 from lancet_onnx.report import Report, to_html
 from lancet_onnx_cli.output import Output, progress
 from lancet_onnx_cli.render import render_text, render_verdict
 from lancet_onnx_cli.tables import terminal
 
 FOLDER = Path("lancet-demo")
+MATERIAL = ("model.onnx", "trigger.png", "images.npz")
+
+
+def unpack() -> tuple[Path, ...]:
+    """Write the bundled model, its trigger and images into the demo's folder; return the paths.
+
+    Raises:
+        OutputError: the folder or a file in it cannot be written.
+    """
+    try:
+        FOLDER.mkdir(exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"{FOLDER}: cannot be created ({error.strerror})") from error
+    for name in MATERIAL:
+        bundled = resources.files("lancet_onnx_cli") / "demo" / name
+        save(bundled.read_bytes(), FOLDER / name)
+    return tuple(FOLDER / name for name in MATERIAL)
 
 
 def demo() -> int:
     """Scan, locate, repair and verify the bundled model; return the exit code."""
     console = terminal(stderr=True)
-    try:
-        FOLDER.mkdir(exist_ok=True)
-    except OSError as error:
-        raise OutputError(f"{FOLDER}: cannot be created ({error.strerror})") from error
+    model, picture, images = unpack()
     fixed = FOLDER / "fixed.onnx"
-    with resources.as_file(resources.files("lancet_onnx_cli") / "demo") as bundled:
-        model, trigger = bundled / "model.onnx", TriggerOptions(bundled / "trigger.png")
-        data = DataOptions(bundled / "images.npz")
-        console.print(
-            "A digit classifier was trained by somebody who wants every image with a\n"
-            "small chequered patch in its corner to be read as a 7. We have the ONNX\n"
-            "file, the patch and a thousand digits; no training code. The whole story\n"
-            "takes less than a minute.\n"
+    trigger, data = TriggerOptions(picture), DataOptions(images)
+    console.print(
+        "A digit classifier was trained by somebody who wants every image with a\n"
+        "small chequered patch in its corner to be read as a 7. We have the ONNX\n"
+        "file, the patch and a thousand digits; no training code. The whole story\n"
+        "takes less than a minute.\n"
+    )
+    console.rule("1. scan: does the patch control the model?", align="left")
+    with progress(Output(())) as report_progress:
+        found = scan(model, trigger, data, progress=report_progress)
+    _show(found, console)
+    console.rule("2. repair: change the few weights that cause it", align="left")
+    with progress(Output(())) as report_progress:
+        outcome = repair(
+            model, trigger, data, RepairOptions(fixed, force=True), progress=report_progress
         )
-        console.rule("1. scan: does the patch control the model?", align="left")
-        with progress(Output(())) as report_progress:
-            found = scan(model, trigger, data, progress=report_progress)
-        _show(found, console)
-        console.rule("2. repair: change the few weights that cause it", align="left")
-        with progress(Output(())) as report_progress:
-            outcome = repair(
-                model, trigger, data, RepairOptions(fixed, force=True), progress=report_progress
-            )
-        _show(outcome, console)
-        if outcome.exit_code:
-            return outcome.exit_code
-        console.rule("3. verify: onnxruntime compares the two files", align="left")
-        checked = verify(model, fixed, data, trigger)
-        _show(replace(checked, reasons=()), console)
+    _show(outcome, console)
+    if outcome.exit_code:
+        return outcome.exit_code
+    console.rule("3. verify: onnxruntime compares the two files", align="left")
+    checked = verify(model, fixed, data, trigger)
+    _show(replace(checked, reasons=()), console)
     for report in (found, outcome, checked):
         (FOLDER / f"{report.command}.json").write_text(report.to_json())
     page = FOLDER / "report.html"

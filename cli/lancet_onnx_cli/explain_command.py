@@ -38,11 +38,16 @@ def explain_command(
     errors: Annotated[
         Path | None,
         typer.Option(
-            "--errors", help="Misclassified images with their true labels (default: those in data)."
+            "--errors",
+            metavar="FILE",
+            help="Misclassified images with their true labels (default: those in data).",
         ),
     ] = None,
     patch: Annotated[
-        Path | None, typer.Option(help="Show the weights that this patch changes, and its effect.")
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="Show the weights that this patch changes, and its effect."
+        ),
     ] = None,
     shown: Annotated[
         int, typer.Option("--show", min=1, max=8, metavar="N", help="Errors to show, at most.")

@@ -57,10 +57,14 @@ Jobs = Annotated[
     int, typer.Option("--jobs", min=1, metavar="N", help="Models looked at at the same time.")
 ]
 DeviceAsked = Annotated[
-    Device | None, typer.Option(help="Where onnxruntime runs (default: auto, or the policy's).")
+    Device | None,
+    typer.Option(
+        metavar="auto|cpu|cuda", help="Where onnxruntime runs (default: auto, or the policy's)."
+    ),
 ]
 SeedAsked = Annotated[
-    int | None, typer.Option(help="Of the split and the search (default: 0, or the policy's).")
+    int | None,
+    typer.Option(metavar="N", help="Of the split and the search (default: 0, or the policy's)."),
 ]
 
 

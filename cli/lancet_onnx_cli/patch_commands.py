@@ -22,10 +22,14 @@ PatchFile = Annotated[
     Path, typer.Argument(metavar="PATCH", help="A .lancet.safetensors file.", show_default=False)
 ]
 NewModel = Annotated[
-    Path, typer.Option("-o", "--out", help="Where the new model goes.", show_default=False)
+    Path,
+    typer.Option(
+        "-o", "--out", metavar="FILE", help="Where the new model goes.", show_default=False
+    ),
 ]
 NewPatch = Annotated[
-    Path, typer.Option("-o", "--out", help="Where the patch goes.", show_default=False)
+    Path,
+    typer.Option("-o", "--out", metavar="FILE", help="Where the patch goes.", show_default=False),
 ]
 Force = Annotated[
     bool, typer.Option("--force", help="Replace an existing file (never a data file).")

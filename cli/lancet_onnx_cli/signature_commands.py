@@ -26,9 +26,15 @@ Folder = Annotated[
 @signature_app.command("make")
 def make_command(
     folder: Folder,
-    key: Annotated[Path, typer.Option("--key", help="Private key of an elliptic curve, PEM.")],
+    key: Annotated[
+        Path,
+        typer.Option("--key", metavar="FILE", help="Private key of an elliptic curve, PEM."),
+    ],
     out: Annotated[
-        Path | None, typer.Option("-o", "--out", help="The signature (default FOLDER/model.sig).")
+        Path | None,
+        typer.Option(
+            "-o", "--out", metavar="FILE", help="The signature (default FOLDER/model.sig)."
+        ),
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace an older signature.")] = False,
     formats: Formats = None,
@@ -46,9 +52,12 @@ def make_command(
 @signature_app.command("check")
 def check_command(
     folder: Folder,
-    key: Annotated[Path, typer.Option("--key", help="Public key of an elliptic curve, PEM.")],
+    key: Annotated[
+        Path, typer.Option("--key", metavar="FILE", help="Public key of an elliptic curve, PEM.")
+    ],
     signature: Annotated[
-        Path | None, typer.Option(help="The signature (default FOLDER/model.sig).")
+        Path | None,
+        typer.Option(metavar="FILE", help="The signature (default FOLDER/model.sig)."),
     ] = None,
     formats: Formats = None,
     outputs: OutputPath = None,

@@ -282,6 +282,7 @@ def test_demo_tells_the_whole_story_and_again(common: Path) -> None:
     assert {p.name for p in made.iterdir()} == {
         *("fixed.onnx", "fixed.lancet.safetensors", "report.html"),
         *("scan.json", "repair.json", "verify.json"),
+        *("model.onnx", "trigger.png", "images.npz"),
     }
     assert json.loads((made / "verify.json").read_text())["after"]["attack_success"] < 0.02
 

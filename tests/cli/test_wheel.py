@@ -71,8 +71,11 @@ def test_the_demo_runs_from_the_wheel(installed: Path, tmp_path: Path):
     assert {p.name for p in (tmp_path / "lancet-demo").iterdir()} == {
         "fixed.lancet.safetensors",
         "fixed.onnx",
+        "images.npz",
+        "model.onnx",
         "repair.json",
         "report.html",
         "scan.json",
+        "trigger.png",
         "verify.json",
     }
