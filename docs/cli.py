@@ -47,6 +47,7 @@ The verdicts, and the exit code that goes with each:
 """
 
 VERDICTS = {
+    "demo": ("repaired", "not_repaired"),
     "scan": ("clean", "backdoored", "inconclusive"),
     "repair": ("repaired", "not_repaired", "refused"),
     "verify": ("repaired", "pass", "not_repaired", "fail", "refused", "not_evaluated"),
