@@ -22,7 +22,7 @@ OUTSIDE = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "SECURITY.md
 FENCE = re.compile(r"^```.*?^```", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"\]\(([^)\s]+)\)")
 BLOCK = re.compile(r"^```console\n(.*?)^```", re.MULTILINE | re.DOTALL)
-INLINE = re.compile(r"`lancet-onnx ((?:[a-z-]+ )*[a-z-]+ [^`]*-[^`]*)`")
+INLINE = re.compile(r"`lancet-onnx ([a-z][^`]*)`")
 
 
 def name(path: Path) -> str:
@@ -91,7 +91,9 @@ def lines(page: Path) -> Iterator[str]:
                 yield line.removeprefix("$ lancet-onnx").strip()
             elif line.startswith("$ ") and "lancet-onnx " in line and "docker" not in line:
                 yield line.partition("lancet-onnx ")[2].partition(";")[0]
-    yield from INLINE.findall(FENCE.sub("", text))
+    for line in INLINE.findall(FENCE.sub("", text)):
+        # In a sentence a command may stand for itself, or for what its group does.
+        yield line if len(line.split()) > 2 or "." in line else f"{line} --help"
 
 
 def parse(line: str) -> None:
@@ -101,6 +103,8 @@ def parse(line: str) -> None:
     words = words[:cut]
     while words and words[0] in getattr(command, "commands", {}):
         command = command.commands[words.pop(0)]
+    if words == ["--help"]:
+        return
     assert not hasattr(command, "commands"), f"{line}: no such command"
     command.make_context("lancet-onnx", words)
 
