@@ -65,7 +65,8 @@ Parameter = Any
 
 def commands(group: Command = None, before: str = "") -> Iterator[tuple[str, Command]]:
     """Yield every command with what is typed for it, those of groups after their group's name."""
-    for name, command in (group or get_command(app)).commands.items():
+    root: Command = group or get_command(app)
+    for name, command in root.commands.items():
         if hasattr(command, "commands"):
             yield from commands(command, f"{before}{name} ")
         else:

@@ -15,6 +15,9 @@ import yaml
 from lancet_onnx_cli.commands import app
 from typer.main import get_command
 
+from lancet_onnx.api.policy import read_policy
+from lancet_onnx.samples.preprocess import from_file
+
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
 PAGES = sorted(DOCS.rglob("*.md"))
@@ -136,6 +139,24 @@ def test_a_command_that_there_is_not_is_noticed() -> None:
     ):
         with pytest.raises(Exception, match=r".*"):
             parse(wrong)
+
+
+@pytest.mark.parametrize(
+    ("page", "read"),
+    [
+        ("tutorial.md", read_policy),
+        ("policy.md", read_policy),
+        ("how-to/ci.md", read_policy),
+        ("how-to/own-model.md", from_file),
+    ],
+)
+def test_the_examples_of_toml_can_be_read(page: str, read: Any, tmp_path: Path) -> None:
+    blocks = re.findall(r"^```toml\n(.*?)^```", (DOCS / page).read_text(), re.MULTILINE | re.DOTALL)
+    assert blocks
+    for number, block in enumerate(blocks):
+        path = tmp_path / f"{number}.toml"
+        path.write_text(block)
+        assert read(path)
 
 
 def test_the_examples_of_json_are_what_the_schema_says() -> None:
