@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -43,7 +44,7 @@ from lancet_onnx.samples.core import Ints
 from lancet_onnx.types import Progress, no_progress
 from lancet_onnx.verify.correcting import judge_correction
 from lancet_onnx.verify.metrics import Rate, as_numbers, changed_labels, corrections
-from lancet_onnx.verify.policy import FEWEST_IMAGES, Decision
+from lancet_onnx.verify.policy import FEWEST_IMAGES, ROUNDING, Decision
 
 ASIDE = 4
 """One in so many of the tool's images says how far the weights go."""
@@ -106,7 +107,7 @@ def repair_errors(
                 published=options.as_published, progress=progress,
             )  # fmt: skip
             parts = [lessons.judged(taught, part) for part in PARTS]
-            part = max(PARTS, key=lambda p: (parts[PARTS.index(p)]["net"], -p))
+            part = _farthest(parts, correct.max_regression)
     if taught is None or part is None:
         written = Written(evidence.before, nothing or Decision("not_repaired", ()), None)
     else:
@@ -251,10 +252,17 @@ class _Lessons:
         return {
             "part": part,
             "images": len(self.aside),
+            "right": int(before.sum()),
             "better": better,
             "worse": worse,
             "net": better - worse,
         }
+
+
+def _farthest(parts: Sequence[Mapping[str, float]], max_regression: float) -> float:
+    """Return the part of the way with the best net gain aside, of those within the budget."""
+    within = [one for one in parts if one["worse"] <= max_regression * one["right"] + ROUNDING]
+    return max(within or parts[:1], key=lambda one: (one["net"], -one["part"]))["part"]
 
 
 def _nothing_to_repair(evidence: _Evidence, lessons: _Lessons) -> Decision | None:
