@@ -33,9 +33,9 @@ says how the files are made. Weights are random and seeded, inputs small.
   and type (half precision as a float32 master copy) / all of them; settings are left out.
 
 The quantised rows are of a processor with VNNI. Without it onnxruntime adds products of eight-bit
-numbers in sixteen bits, which saturate; what it then computes is not what ONNX says, and models whose
-sums get that far are refused (exit code 3: other scores than onnxruntime's), unless they were
-quantised with a reduced range.
+numbers in sixteen bits, which saturate; what it then computes is not what ONNX says, and models
+whose sums get that far are refused (exit code 3: other scores than onnxruntime's), unless they
+were quantised with a reduced range.
 """
 
 
