@@ -43,7 +43,7 @@ from lancet_onnx.runtime.ort import Device
 from lancet_onnx.samples import Material, Samples, Split
 from lancet_onnx.trigger import Trigger
 from lancet_onnx.types import Progress, no_progress
-from lancet_onnx.verify.metrics import as_numbers
+from lancet_onnx.verify.metrics import as_numbers, changed_labels
 from lancet_onnx.verify.policy import FEWEST_IMAGES, Decision
 from lancet_onnx.verify.searching import CLOSE, SUSPECT, compared, score_of
 
@@ -144,6 +144,9 @@ def repair_blind(
         "weights_changed": written.patch.size if written.patch else 0,
         "before": as_numbers(evidence.before),
         "after": as_numbers(written.after),
+        "changed_labels": changed_labels(
+            evidence.original.clean, written.clean, split.figures.labels
+        ),
         "output": written.output,
         "patch": written.patch_file,
         "model": describe_model(subject),

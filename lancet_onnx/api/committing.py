@@ -23,9 +23,24 @@ from lancet_onnx.patch import Patch
 from lancet_onnx.repair import Choice
 from lancet_onnx.runtime.layers import find_layers
 from lancet_onnx.runtime.ort import Device, OrtModel
-from lancet_onnx.samples.core import Floats
+from lancet_onnx.samples.core import Floats, Ints
 from lancet_onnx.verify.metrics import Rate
 from lancet_onnx.verify.policy import Decision
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Judgement:
+    """What a repaired model comes to.
+
+    Attributes:
+        after: its figures.
+        decision: what they say.
+        clean: (N,) int64, what it says of the clean images that it is judged by.
+    """
+
+    after: dict[str, Rate]
+    decision: Decision
+    clean: Ints
 
 
 class Evidence(Protocol):
@@ -39,7 +54,7 @@ class Evidence(Protocol):
     def before(self) -> Mapping[str, Rate]:
         """The unrepaired model's figures."""
 
-    def judge(self, model: OrtModel, max_loss: float) -> tuple[dict[str, Rate], Decision]:
+    def judge(self, model: OrtModel, max_loss: float) -> Judgement:
         """Return a model's figures and what they say."""
 
 
@@ -83,13 +98,14 @@ def closing_words(
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Written:
-    """How the repaired model was judged, and what of it is on disk."""
+    """How the repaired model was judged, and what of it is on disk; `clean` as in `Judgement`."""
 
     after: dict[str, Rate]
     decision: Decision
     patch: Patch | None
     output: dict[str, str] | None = None
     patch_file: dict[str, str] | None = None
+    clean: Ints | None = None
 
 
 def write_judged(
@@ -113,14 +129,13 @@ def write_judged(
         patch = replace(patch, metadata=((key, json.dumps(note, sort_keys=True)),))
     contents = subject.model.contents
     with applied(contents, patch, options.output, digest=subject.model.digest) as (patch, stage):
-        after, decision = evidence.judge(
-            subject.patched(stage.model, device), options.max_accuracy_loss
-        )
+        found = evidence.judge(subject.patched(stage.model, device), options.max_accuracy_loss)
+        decision = found.decision
         if refusal is not None and decision.verdict == "repaired":
             decision = refusal
         if decision.verdict != "repaired" and not options.keep:
-            return Written(after, decision, patch)
-        patch = by_this_tool(replace(patch, metrics=flat_metrics(evidence.before, after)))
+            return Written(found.after, decision, patch, clean=found.clean)
+        patch = by_this_tool(replace(patch, metrics=flat_metrics(evidence.before, found.after)))
         patch_digest = save_patch(patch, patch_path)
         try:
             stage.commit()
@@ -129,15 +144,14 @@ def write_judged(
             patch_path.unlink(missing_ok=True)
             raise
     # Only what onnxruntime says of the file at its final path is reported.
-    after, final = evidence.judge(
-        subject.patched(options.output, device), options.max_accuracy_loss
-    )
+    found = evidence.judge(subject.patched(options.output, device), options.max_accuracy_loss)
     return Written(
-        after,
-        final if decision.verdict == "repaired" else decision,
+        found.after,
+        found.decision if decision.verdict == "repaired" else decision,
         patch,
         {"path": str(options.output), "sha256": str(stage.after)},
         {"path": str(patch_path), "sha256": str(patch_digest)},
+        found.clean,
     )
 
 

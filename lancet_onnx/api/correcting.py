@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import numpy as np
 import torch
 
 from lancet_onnx.api.committing import (
+    Judgement,
     Written,
     closing_words,
     destination,
@@ -41,8 +43,8 @@ from lancet_onnx.samples import Samples, Split
 from lancet_onnx.samples.core import Ints
 from lancet_onnx.types import Progress, no_progress
 from lancet_onnx.verify.correcting import judge_correction
-from lancet_onnx.verify.metrics import Rate, as_numbers, corrections
-from lancet_onnx.verify.policy import FEWEST_IMAGES, Decision
+from lancet_onnx.verify.metrics import Rate, as_numbers, changed_labels, corrections
+from lancet_onnx.verify.policy import FEWEST_IMAGES, ROUNDING, Decision
 
 ASIDE = 4
 """One in so many of the tool's images says how far the weights go."""
@@ -105,7 +107,7 @@ def repair_errors(
                 published=options.as_published, progress=progress,
             )  # fmt: skip
             parts = [lessons.judged(taught, part) for part in PARTS]
-            part = max(PARTS, key=lambda p: (parts[PARTS.index(p)]["net"], -p))
+            part = _farthest(parts, correct.max_regression)
     if taught is None or part is None:
         written = Written(evidence.before, nothing or Decision("not_repaired", ()), None)
     else:
@@ -122,7 +124,7 @@ def repair_errors(
             else:
                 why = "no weight that the file stores changed: what was learnt is lost in rounding"
                 written = Written(evidence.before, Decision("not_repaired", (why,)), None)
-    now = evidence.now if written.after is not evidence.before else evidence.original
+    now = evidence.original if written.clean is None else written.clean
     body = {
         "method": "as-published" if options.as_published else "tune",
         "layers": changed_layers(subject, written.patch),
@@ -130,6 +132,7 @@ def repair_errors(
         "weights": weights_of(subject.classifier),
         "before": as_numbers(evidence.before),
         "after": as_numbers(written.after),
+        "changed_labels": changed_labels(evidence.original, now, evidence.true),
         "output": written.output,
         "patch": written.patch_file,
         "model": describe_model(subject),
@@ -156,14 +159,13 @@ def repair_errors(
 class _Evidence:
     """What a repaired model is judged by: images that nothing else has seen.
 
-    `now` are the labels of the model that was judged last.
+    `given` is what the model that was judged last does with the errors that were given.
     """
 
     prepared: Prepared
     figures: Samples
     held_out: Given | None
     original: Ints
-    now: Ints
     before: dict[str, Rate]
     max_regression: float
     given: Rate | None = None
@@ -190,21 +192,22 @@ class _Evidence:
                 "more images"
             )
         held = given if given is not None and len(given.held_out) else None
-        return cls(prepared, figures, held, original, original, before, max_regression)
+        return cls(prepared, figures, held, original, before, max_regression)
 
     @property
     def true(self) -> Ints:
         assert self.figures.labels is not None  # noqa: S101 - unlabelled data was refused
         return self.figures.labels
 
-    def judge(self, model: OrtModel, max_loss: float) -> tuple[dict[str, Rate], Decision]:
-        self.now = model.labels(self.prepared.inputs(self.figures))
-        after, apart = corrections(self.now, self.original, self.true), 0
+    def judge(self, model: OrtModel, max_loss: float) -> Judgement:
+        now = model.labels(self.prepared.inputs(self.figures))
+        after, apart = corrections(now, self.original, self.true), 0
         if self.held_out is not None:
             held = self.held_out.held_out
             hits = model.labels(self.prepared.inputs(held)) == held.labels
             self.given, apart = Rate.of(hits), int(hits[: self.held_out.apart].sum())
-        return after, judge_correction(after, self.given, apart, self.max_regression)
+        decision = judge_correction(after, self.given, apart, self.max_regression)
+        return Judgement(after, decision, now)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -249,10 +252,17 @@ class _Lessons:
         return {
             "part": part,
             "images": len(self.aside),
+            "right": int(before.sum()),
             "better": better,
             "worse": worse,
             "net": better - worse,
         }
+
+
+def _farthest(parts: Sequence[Mapping[str, float]], max_regression: float) -> float:
+    """Return the part of the way with the best net gain aside, of those within the budget."""
+    within = [one for one in parts if one["worse"] <= max_regression * one["right"] + ROUNDING]
+    return max(within or parts[:1], key=lambda one: (one["net"], -one["part"]))["part"]
 
 
 def _nothing_to_repair(evidence: _Evidence, lessons: _Lessons) -> Decision | None:

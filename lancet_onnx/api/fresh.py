@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from lancet_onnx.api.committing import Judgement
 from lancet_onnx.api.subject import Prepared, Subject
 from lancet_onnx.pairs.canvas import Canvas
 from lancet_onnx.pairs.union import KINDS, PLAUSIBLE, Stamp
@@ -17,7 +18,6 @@ from lancet_onnx.samples import Samples
 from lancet_onnx.samples.core import Ints
 from lancet_onnx.trigger import Trigger
 from lancet_onnx.verify.metrics import Labels, Rate, measure
-from lancet_onnx.verify.policy import Decision
 from lancet_onnx.verify.searching import judge_blind
 
 
@@ -70,7 +70,7 @@ class Evidence:
         before = measure(original, original, figures.labels, target)
         return cls(prepared, figures, canvas, triggers, target, original, each, before, {})
 
-    def judge(self, model: OrtModel, max_loss: float) -> tuple[dict[str, Rate], Decision]:
+    def judge(self, model: OrtModel, max_loss: float) -> Judgement:
         """Ask a repaired model and judge it by plausible triggers; tell what the loud ones do."""
         each = _asked(model, self.prepared, self.figures, self.triggers)
         labels, true = _pooled(self.triggers, each), self.figures.labels
@@ -83,7 +83,7 @@ class Evidence:
         )
         self._tell(each, own, recall)
         decision = judge_blind(self.before, after, recall, self.again, max_loss)
-        return after, decision
+        return Judgement(after, decision, labels.clean)
 
     def _tell(self, each: Sequence[Labels], own: Ints, recall: tuple[Rate, Rate]) -> None:
         others = own != self.target

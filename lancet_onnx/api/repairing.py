@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lancet_onnx.api.committing import (
+    Judgement,
     Written,
     closing_words,
     destination,
@@ -48,7 +49,7 @@ from lancet_onnx.samples import Material, Samples, Split
 from lancet_onnx.scores import Location
 from lancet_onnx.trigger import Trigger
 from lancet_onnx.types import Digest, Kind, Method, Progress, no_progress
-from lancet_onnx.verify.metrics import Labels, Rate, as_numbers, measure
+from lancet_onnx.verify.metrics import Labels, Rate, as_numbers, changed_labels, measure
 from lancet_onnx.verify.policy import FEWEST_IMAGES, Decision, judge_repair
 
 
@@ -107,6 +108,7 @@ def repair(
         "weights_changed": written.patch.size if written.patch else 0,
         "before": as_numbers(before),
         "after": as_numbers(written.after),
+        "changed_labels": changed_labels(original.clean, written.clean, split.figures.labels),
         "output": written.output,
         "patch": written.patch_file,
         "model": describe_model(subject),
@@ -186,10 +188,10 @@ class _Evidence:
     original: Labels
     before: dict[str, Rate]
 
-    def judge(self, model: OrtModel, max_loss: float) -> tuple[dict[str, Rate], Decision]:
+    def judge(self, model: OrtModel, max_loss: float) -> Judgement:
         labels = labels_of(model, self.prepared, self.figures, self.stamp)
         after = measure(labels, self.original, self.figures.labels, self.target)
-        return after, judge_repair(self.before, after, max_loss)
+        return Judgement(after, judge_repair(self.before, after, max_loss), labels.clean)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -26,7 +26,7 @@ from lancet_onnx.model.write import notes
 from lancet_onnx.report import Report
 from lancet_onnx.runtime.ort import Device
 from lancet_onnx.samples import Samples, Split
-from lancet_onnx.verify.metrics import as_numbers, measure
+from lancet_onnx.verify.metrics import as_numbers, changed_labels, measure
 from lancet_onnx.verify.policy import FEWEST_IMAGES, Decision, accuracy_loss, judge_repair
 
 
@@ -95,6 +95,7 @@ def verify(
     body = {
         "before": as_numbers(before),
         "after": as_numbers(after),
+        "changed_labels": changed_labels(original.clean, repaired.clean, samples.labels),
         "agreement": after["agreement"].value,
         "target": target,
         "trigger": describe_trigger(stamp) if stamp else None,

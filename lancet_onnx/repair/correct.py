@@ -22,7 +22,7 @@ from lancet_onnx.types import ParamName, Progress, ValueName, no_progress
 
 Feeds = Callable[[torch.Tensor, torch.Generator], Mapping[ValueName, torch.Tensor]]
 
-PARTS = (0.25, 0.5, 0.75, 1.0)
+PARTS = (0.125, 0.25, 0.375, 0.5, 0.75, 1.0)
 """How far the weights may go from the old to the learnt ones; the way between them is smoother than
 the training that led there."""
 

@@ -113,6 +113,33 @@ def corrections(model: Ints, original: Ints, true: Ints) -> dict[str, Rate]:
     }
 
 
+def changed_labels(
+    before: Ints, after: Ints | None, true: Ints | None, most: int = 10
+) -> list[dict[str, int | None]]:
+    """Return which labels of clean images became which, the most frequent changes first.
+
+    Args:
+        before: (N,) labels by the unrepaired model.
+        after: (N,) labels by the repaired one; None where there is none, so nothing changed.
+        true: (N,) true labels, or None when unknown.
+        most: how many kinds of changes are returned.
+    """
+    if after is None:
+        return []
+    own = np.full(len(before), -1) if true is None else true
+    moved = np.stack([own, before, after], 1)[before != after]
+    kinds, counts = np.unique(moved, axis=0, return_counts=True)
+    return [
+        {
+            "true": None if true is None else int(kinds[i, 0]),
+            "before": int(kinds[i, 1]),
+            "after": int(kinds[i, 2]),
+            "count": int(counts[i]),
+        }
+        for i in np.argsort(-counts, kind="stable")[:most]
+    ]
+
+
 def mcnemar(better: int, worse: int) -> float:
     """Return the two-sided p-value of as many images better and worse, were both as likely.
 

@@ -81,7 +81,7 @@ class Study:
             for name, canvas in canvases.items()
         }
         seen = Counter(_kinds(judged["learnt"]))
-        named = [seen[kind] >= SEEN_BEFORE for kind in _kinds(judged["figures"])]
+        named = [kind[0] >= 0 and seen[kind] >= SEEN_BEFORE for kind in _kinds(judged["figures"])]
         return cls(
             case,
             seed,

@@ -13,7 +13,6 @@ from __future__ import annotations
 import sys
 import tempfile
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, cast
@@ -22,7 +21,7 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from lancet_onnx.api import CorrectOptions, RepairOptions, repair_errors
+from lancet_onnx.api import RepairOptions, repair_errors
 from lancet_onnx.runtime.ort import Device
 from lancet_onnx.verify.metrics import Rate
 from tests.bench.compare_runs import Case, case_options, read_cases
@@ -39,11 +38,7 @@ def row(run: tuple[Case, int], *, published: bool, device: Device) -> list[str]:
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
         options = RepairOptions(Path(folder) / "fixed.onnx", as_published=published)
-        # What a budget would refuse is wanted as well, so it is as wide as can be.
-        report = repair_errors(
-            case.model, case.data, replace(options, keep=True), CorrectOptions(None, 1.0),
-            device=device, seed=seed,
-        )  # fmt: skip
+        report = repair_errors(case.model, case.data, options, device=device, seed=seed)
     body = cast("dict[str, Any]", report.to_dict())
     before, after, found = body["before"], body["after"], body["corrections"]
     cells = [case.name, str(seed), report.verdict]

@@ -88,6 +88,7 @@ def test_pages_stand_alone_and_escape(told: tuple[Path, dict]) -> None:
     shown = (folder / "r.html").read_text()
     assert "&lt;script&gt;alert(1)" in shown
     assert "Before and after" in shown
+    assert "read otherwise now" in shown
     assert "&lt;script&gt;alert(1)" in (folder / "e.html").read_text()
 
 

@@ -103,6 +103,18 @@ def test_the_part_of_the_way_is_chosen_by_images_aside(repaired):
     assert chosen["part"] == min(one["part"] for one in parts if one["net"] == best)
 
 
+def test_no_farther_than_the_budget_for_what_breaks():
+    parts = [
+        {"part": 0.25, "right": 100, "better": 5, "worse": 1, "net": 4},
+        {"part": 0.5, "right": 100, "better": 9, "worse": 2, "net": 7},
+        {"part": 1.0, "right": 100, "better": 20, "worse": 6, "net": 14},
+    ]
+    assert correcting._farthest(parts, 1.0) == 1.0
+    assert correcting._farthest(parts, 0.02) == 0.5
+    assert correcting._farthest(parts, 0.01) == 0.25
+    assert correcting._farthest(parts, 0.0) == 0.25
+
+
 def test_the_same_seed_gives_the_same_file(repaired, model, data, tmp_path):
     repair(model, data, tmp_path / "again.onnx")
     assert (tmp_path / "again.onnx").read_bytes() == repaired[1].read_bytes()

@@ -31,6 +31,11 @@ says how the files are made. Weights are random and seeded, inputs small.
   batch size where that is fixed, against the reference in batches of that size, or one by one.
 - **bound by name**: float initializers of the file that are leaves under their own name, shape
   and type (half precision as a float32 master copy) / all of them; settings are left out.
+
+The quantised rows are of a processor with VNNI. Without it onnxruntime adds products of eight-bit
+numbers in sixteen bits, which saturate; what it then computes is not what ONNX says, and models
+whose sums get that far are refused (exit code 3: other scores than onnxruntime's), unless they
+were quantised with a reduced range.
 """
 
 

@@ -10,7 +10,8 @@ from onnx import helper
 
 from lancet_onnx.errors import DataError, DeviceError, ModelError
 from lancet_onnx.model.probe import SPEC, probe_model
-from lancet_onnx.runtime.ort import OrtModel, _cuda_present, distributions, environment, providers
+from lancet_onnx.runtime.installed import distributions
+from lancet_onnx.runtime.ort import OrtModel, _cuda_present, environment, providers
 from lancet_onnx.types import TensorSpec, ValueName
 
 W = np.arange(12, dtype=np.float32).reshape(3, 4)

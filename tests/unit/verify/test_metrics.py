@@ -10,6 +10,7 @@ from lancet_onnx.verify.metrics import (
     Labels,
     Rate,
     as_numbers,
+    changed_labels,
     corrections,
     mcnemar,
     measure,
@@ -203,3 +204,18 @@ def test_mcnemar_is_exact(better: int, worse: int, p: float):
 
 def test_mcnemar_of_many_images_stays_a_number():
     assert 0 < mcnemar(30_000, 30_500) < 0.05
+
+
+def test_changed_labels_are_counted_by_kind():
+    before, after = np.array([0, 0, 1, 2, 2, 2]), np.array([1, 1, 1, 0, 2, 1])
+    true = np.array([1, 1, 1, 0, 2, 2])
+    found = changed_labels(before, after, true)
+    assert found[0] == {"true": 1, "before": 0, "after": 1, "count": 2}
+    assert {(one["true"], one["before"], one["after"]) for one in found[1:]} == {
+        (0, 2, 0),
+        (2, 2, 1),
+    }
+    assert sum(one["count"] for one in found) == int((before != after).sum())
+    assert len(changed_labels(before, after, true, most=1)) == 1
+    assert {one["true"] for one in changed_labels(before, after, None)} == {None}
+    assert changed_labels(before, before, true) == changed_labels(before, None, true) == []
