@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -260,8 +261,16 @@ class _Lessons:
 
 
 def _farthest(parts: Sequence[Mapping[str, float]], max_regression: float) -> float:
-    """Return the part of the way with the best net gain aside, of those within the budget."""
-    within = [one for one in parts if one["worse"] <= max_regression * one["right"] + ROUNDING]
+    """Return the part of the way with the best net gain aside, of those within the budget.
+
+    A standard error is left to it, so that other images are likely to find it kept as well.
+    """
+
+    def breaks(one: Mapping[str, float]) -> float:
+        rate, n = one["worse"] / max(one["right"], 1), max(one["right"], 1)
+        return rate + math.sqrt(rate * (1 - rate) / n)
+
+    within = [one for one in parts if breaks(one) <= max_regression + ROUNDING]
     return max(within or parts[:1], key=lambda one: (one["net"], -one["part"]))["part"]
 
 

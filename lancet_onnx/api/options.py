@@ -89,7 +89,7 @@ class CorrectOptions:
     """
 
     errors: Path | None = None
-    max_regression: float = 0.02
+    max_regression: float = 0.03
 
 
 @dataclass(frozen=True, slots=True)

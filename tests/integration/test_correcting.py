@@ -105,13 +105,14 @@ def test_the_part_of_the_way_is_chosen_by_images_aside(repaired):
 
 def test_no_farther_than_the_budget_for_what_breaks():
     parts = [
-        {"part": 0.25, "right": 100, "better": 5, "worse": 1, "net": 4},
-        {"part": 0.5, "right": 100, "better": 9, "worse": 2, "net": 7},
-        {"part": 1.0, "right": 100, "better": 20, "worse": 6, "net": 14},
+        {"part": 0.25, "right": 400, "better": 5, "worse": 1, "net": 4},
+        {"part": 0.5, "right": 400, "better": 15, "worse": 8, "net": 7},
+        {"part": 1.0, "right": 400, "better": 34, "worse": 20, "net": 14},
     ]
     assert correcting._farthest(parts, 1.0) == 1.0
-    assert correcting._farthest(parts, 0.02) == 0.5
-    assert correcting._farthest(parts, 0.01) == 0.25
+    # 8 of 400 are 2 % and a standard error of 0.7.
+    assert correcting._farthest(parts, 0.03) == 0.5
+    assert correcting._farthest(parts, 0.02) == 0.25
     assert correcting._farthest(parts, 0.0) == 0.25
 
 
