@@ -302,7 +302,6 @@ def test_demo_tells_the_whole_story_and_again(common: Path) -> None:
         (["scan", "m.onnx", "-f", "pdf"], ["pdf", "json"]),
         (["scan", "m.onnx", "-o", "r.pdf"], ["r.pdf", ".json"]),
         (["repair", "m.onnx", "--trigger", "t.png", "--data", "d"], ["--out"]),
-        (["repair", "m.onnx", "--data", "d", "-o", "f.onnx"], ["--trigger", "--from"]),
         (["repair", "m.onnx", "--trigger", "t.png", "-o", "f.onnx"], ["--data"]),
         (["repair", "m.onnx", "-o", "f.onnx", "--max-accuracy-loss", "2"], ["--max-accuracy-loss"]),
         (["verify", "m.onnx"], ["FIXED"]),
