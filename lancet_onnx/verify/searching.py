@@ -220,8 +220,9 @@ def judge_blind(
     return Decision(
         "repaired",
         (
-            f"fresh reconstructions moved {before['attack_success'].value:.1%} of images before "
-            f"and {attack:.1%} after (base rate {base:.1%}); the real trigger is not known, see "
+            f"fresh reconstructions of plausible strength moved "
+            f"{before['attack_success'].value:.1%} of images before and {attack:.1%} after (base "
+            f"rate {base:.1%}); louder ones may still work, and the real trigger is not known: see "
             "residual_risk",
         ),
     )
