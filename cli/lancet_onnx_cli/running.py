@@ -55,7 +55,7 @@ def run(command: str, arguments: Mapping[str, object], limits: Limits, output: O
         from lancet_onnx import api
 
         call = getattr(api, command)
-        if command in ("scan", "repair", "repair_blind", "repair_errors", "gate", "explain"):
+        if command != "inspect":
             arguments = {**arguments, "progress": report_progress}
         report: Report = call(**arguments)
         return report

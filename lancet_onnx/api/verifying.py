@@ -26,6 +26,7 @@ from lancet_onnx.model.write import notes
 from lancet_onnx.report import Report
 from lancet_onnx.runtime.ort import Device
 from lancet_onnx.samples import Samples, Split
+from lancet_onnx.types import Progress, no_progress
 from lancet_onnx.verify.metrics import as_numbers, changed_labels, measure
 from lancet_onnx.verify.policy import FEWEST_IMAGES, Decision, accuracy_loss, judge_repair
 
@@ -38,6 +39,7 @@ def verify(
     *,
     max_accuracy_loss: float = 0.01,
     device: Device = "auto",
+    progress: Progress = no_progress,
 ) -> Report:
     """Compare `fixed` with `model` on clean and, with a trigger, on triggered images.
 
@@ -60,6 +62,7 @@ def verify(
                 f"{model} takes {mine.input.shape} and knows {mine.classes}; "
                 "give two versions of one model"
             )
+    progress("reading images", 0.2)
     with clock.stage("prepare"):
         prepared = prepare(subject, data)
         stamp = (
@@ -69,13 +72,16 @@ def verify(
         chooser, samples, used, seed = unseen(other, prepared, finding=finding)
     with clock.stage("measure", len(samples) * (4 if stamp else 2)):
         inputs = prepared.inputs(samples)
+        progress("comparing engines", 0.4)
         parity, parity_fixed = subject.parity(inputs), other.parity(inputs)
         target = (
             find_target(subject, prepared, chooser, stamp, trigger.target)
             if stamp and trigger
             else None
         )
+        progress("measuring both models", 0.6)
         original = labels_of(subject.ort, prepared, samples, stamp)
+        progress("measuring both models", 0.8)
         repaired = labels_of(other.ort, prepared, samples, stamp)
         before = measure(original, original, samples.labels, target)
         after = measure(repaired, original, samples.labels, target)

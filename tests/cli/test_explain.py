@@ -64,7 +64,7 @@ def told(common: Path, warm: Warm) -> tuple[Path, dict[str, Result]]:
                          cwd=folder),
             "page": warm(*LINE, *errors, "-o", "page.html", cwd=folder),
             "both": warm(*LINE, *more, "-o", "e.json", "-o", "other.html", cwd=folder),
-            "stream": warm(*LINE, "--errors", "mixed.npz", *more[2:], "-f", "json", "-q",
+            "stream": warm(*LINE, "--errors", "mixed.npz", *more[2:], "-f", "json",
                            cwd=folder),
         }  # fmt: skip
 

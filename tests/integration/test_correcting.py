@@ -123,7 +123,7 @@ def test_the_same_seed_gives_the_same_file(repaired, model, data, tmp_path):
 
 def test_as_published_tunes_located_weights_of_one_layer(model, data, tmp_path):
     # The spot is no longer trusted, so the target's own images with it suffer.
-    report = repair(model, data, tmp_path / "fixed.onnx", as_published=True, max_regression=0.2)
+    report = repair(model, data, tmp_path / "fixed.onnx", as_published=True, max_regression=0.4)
     assert report.verdict == "repaired"
     assert report.body["corrections"]["net"] > 20
     assert report.body["method"] == "as-published"

@@ -351,3 +351,14 @@ def test_nothing_is_concluded_where_the_two_engines_differ(demo: Demo, monkeypat
     monkeypatch.setattr(OrtModel, "scores", lambda self, inputs: real(self, inputs) * 1.01)
     with pytest.raises(UnsupportedError, match=r"other scores than onnxruntime.*report it with"):
         scan(demo.model, demo.trigger, demo.data, device="cpu")
+
+
+def test_verify_tells_how_far_it_is(demo: Demo):
+    told: list[float] = []
+    verify(
+        demo.model, demo.output, demo.data, device="cpu",
+        progress=lambda _what, share: told.append(share),
+    )  # fmt: skip
+    assert len(told) >= 3
+    assert told == sorted(told)
+    assert 0 < told[0] < told[-1] < 1
