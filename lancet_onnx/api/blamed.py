@@ -59,7 +59,7 @@ def by_pairs(
     """
     if not len(pairs):
         return None
-    location = locate(classifier, Material(pairs, pairs, pairs, pairs, clean, None), progress)
+    location = locate(classifier, Material.to_locate(pairs, clean), progress)
     best = location.best
     if best is None:
         return None

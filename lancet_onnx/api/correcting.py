@@ -3,13 +3,8 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-
-import numpy as np
-import torch
 
 from lancet_onnx.api.committing import (
     Judgement,
@@ -28,15 +23,16 @@ from lancet_onnx.api.describing import (
     located,
     unreached_weights,
 )
-from lancet_onnx.api.given import Given, joined, read_given, without
+from lancet_onnx.api.given import Given, read_given
+from lancet_onnx.api.learning import Learning, farthest
 from lancet_onnx.api.options import CorrectOptions, DataOptions, RepairOptions
 from lancet_onnx.api.repair_body import changed_layers
 from lancet_onnx.api.subject import Clock, Prepared, Subject, prepare
 from lancet_onnx.api.teaching import Taught, teach
 from lancet_onnx.errors import DataError, UsageError
-from lancet_onnx.pairs.canvas import Canvas, check_gradients
+from lancet_onnx.pairs.canvas import check_gradients
 from lancet_onnx.repair import to_patch
-from lancet_onnx.repair.correct import PARTS, moved
+from lancet_onnx.repair.correct import moved
 from lancet_onnx.repair.moving import weights_of
 from lancet_onnx.report import Report
 from lancet_onnx.runtime.ort import Device, OrtModel
@@ -45,10 +41,10 @@ from lancet_onnx.samples.core import Ints
 from lancet_onnx.types import Progress, no_progress
 from lancet_onnx.verify.correcting import judge_correction
 from lancet_onnx.verify.metrics import Rate, as_numbers, changed_labels, corrections
-from lancet_onnx.verify.policy import FEWEST_IMAGES, ROUNDING, Decision
+from lancet_onnx.verify.policy import FEWEST_IMAGES, Decision
 
-ASIDE = 4
-"""One in so many of the tool's images says how far the weights go."""
+GIVEN = "given_corrected"
+"""The figure of held-out errors of those that were given."""
 
 
 def repair_errors(
@@ -99,24 +95,26 @@ def repair_errors(
     with clock.stage("measure before", len(split.figures)):
         evidence = _Evidence.of(subject, prepared, split.figures, given, correct.max_regression)
     with clock.stage("learn"):
-        lessons = _Lessons.of(subject, prepared, split.tool, given, seed)
-        nothing = _nothing_to_repair(evidence, lessons)
+        learnt = given.learnt if given is not None else None
+        learning = Learning.of(subject.classifier, prepared, split.tool, learnt, seed)
+        errors = int(learning.wrong.sum())
+        nothing = _nothing_to_repair(evidence, errors)
         taught, parts, part = None, [], None
         if nothing is None:
             taught = teach(
-                lessons.canvas, lessons.true, seed,
+                learning.canvas, learning.true, seed,
                 published=options.as_published, progress=progress,
             )  # fmt: skip
-            parts = [lessons.judged(taught, part) for part in PARTS]
-            part = _farthest(parts, correct.max_regression)
+            parts = learning.parts(taught.deltas)
+            part = farthest(parts, correct.max_regression)
     if taught is None or part is None:
         written = Written(evidence.before, nothing or Decision("not_repaired", ()), None)
     else:
         with clock.stage("write and verify", 2 * len(evidence.figures)):
             params = moved(subject.classifier, taught.deltas, part)
             described = (
-                f"{taught.how} | part {part} of the way | on(errors={lessons.errors}, "
-                f"images={len(lessons.true)}, data={data_digest(prepared.samples)[:16]}, "
+                f"{taught.how} | part {part} of the way | on(errors={errors}, "
+                f"images={len(learning.true)}, data={data_digest(prepared.samples)[:16]}, "
                 f"preprocess={prepared.preprocess})"
             )
             patch = to_patch(subject.model, params, described, seed, {})
@@ -140,9 +138,9 @@ def repair_errors(
         "corrections": correction_body(
             evidence.original, now, evidence.true, split.figures.classes
         ),
-        "errors": _describe_errors(given, lessons, evidence, taught),
+        "errors": _describe_errors(given, errors, written.after.get(GIVEN), taught),
         "located": located(taught.location if taught else None),
-        "parts": [{**found, "chosen": p == part} for p, found in zip(PARTS, parts, strict=False)],
+        "parts": [{**one, "chosen": one["part"] == part} for one in parts],
         "unreached": unreached_weights(subject, few),
         "data": describe_data(prepared, split),
         "parity": {"largest": parity.largest, "agreement": parity.agreement},
@@ -156,12 +154,9 @@ def repair_errors(
     return Report("repair", written.decision.verdict, reasons, body, pictures)
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False)
 class _Evidence:
-    """What a repaired model is judged by: images that nothing else has seen.
-
-    `given` is what the model that was judged last does with the errors that were given.
-    """
+    """What a repaired model is judged by: images that nothing else has seen."""
 
     prepared: Prepared
     figures: Samples
@@ -169,7 +164,6 @@ class _Evidence:
     original: Ints
     before: dict[str, Rate]
     max_regression: float
-    given: Rate | None = None
 
     @classmethod
     def of(
@@ -206,100 +200,36 @@ class _Evidence:
         if self.held_out is not None:
             held = self.held_out.held_out
             hits = model.labels(self.prepared.inputs(held)) == held.labels
-            self.given, apart = Rate.of(hits), int(hits[: self.held_out.apart].sum())
-        decision = judge_correction(after, self.given, apart, self.max_regression)
+            after[GIVEN], apart = Rate.of(hits), int(hits[: self.held_out.apart].sum())
+        decision = judge_correction(after, after.get(GIVEN), apart, self.max_regression)
         return Judgement(after, decision, now)
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class _Lessons:
-    """Images that are learnt from, and others that say how far the weights go."""
-
-    canvas: Canvas
-    true: torch.Tensor
-    inputs: torch.Tensor
-    aside: torch.Tensor
-
-    @classmethod
-    def of(
-        cls, subject: Subject, prepared: Prepared, tool: Samples, given: Given | None, seed: int
-    ) -> _Lessons:
-        order = np.random.default_rng(seed).permutation(len(tool))
-        cut = len(order) // ASIDE
-        aside, learnt = tool.take(order[:cut]), tool.take(order[cut:])
-        if given is not None and len(given.learnt):
-            aside, learnt = (without(part, given.learnt) for part in (aside, learnt))
-            order = np.random.default_rng(seed).permutation(len(given.learnt))
-            cut = len(order) // ASIDE
-            aside = joined(aside, given.learnt.take(order[:cut]))
-            learnt = joined(learnt, given.learnt.take(order[cut:]))
-        device = subject.classifier.module.device
-        canvas = Canvas.of(subject.classifier, learnt, prepared.preprocess)
-        inputs = subject.classifier.tensor(prepared.inputs(aside))
-        true, chosen = (torch.from_numpy(s.labels).to(device) for s in (learnt, aside))
-        return cls(canvas, true, inputs, chosen)
-
-    @property
-    def errors(self) -> int:
-        return int((self.canvas.labels != self.true).sum())
-
-    def judged(self, taught: Taught, part: float) -> dict[str, float]:
-        """Return what got better and worse of the images aside."""
-        classifier = self.canvas.classifier
-        before = classifier.logits(self.inputs).argmax(1) == self.aside
-        params = moved(classifier, taught.deltas, part)
-        after = classifier.logits(self.inputs, params).argmax(1) == self.aside
-        better, worse = int((after & ~before).sum()), int((before & ~after).sum())
-        return {
-            "part": part,
-            "images": len(self.aside),
-            "right": int(before.sum()),
-            "better": better,
-            "worse": worse,
-            "net": better - worse,
-        }
-
-
-def _farthest(parts: Sequence[Mapping[str, float]], max_regression: float) -> float:
-    """Return the part of the way with the best net gain aside, of those within the budget.
-
-    A standard error is left to it, so that other images are likely to find it kept as well.
-    """
-
-    def breaks(one: Mapping[str, float]) -> float:
-        rate, n = one["worse"] / max(one["right"], 1), max(one["right"], 1)
-        return rate + math.sqrt(rate * (1 - rate) / n)
-
-    within = [one for one in parts if breaks(one) <= max_regression + ROUNDING]
-    return max(within or parts[:1], key=lambda one: (one["net"], -one["part"]))["part"]
-
-
-def _nothing_to_repair(evidence: _Evidence, lessons: _Lessons) -> Decision | None:
+def _nothing_to_repair(evidence: _Evidence, errors: int) -> Decision | None:
     wrong = int((evidence.original != evidence.true).sum())
-    if lessons.errors and (wrong or evidence.held_out is not None):
+    if errors and (wrong or evidence.held_out is not None):
         return None
     return Decision(
         "not_repaired",
         (
-            f"nothing was changed: of the images that are learnt from {lessons.errors} are wrong, "
-            f"of those that judge a repair {wrong}; both need some. Give more images, or errors "
-            "with --errors",
+            f"nothing was changed: of the images that are learnt from {errors} are wrong, of those "
+            f"that judge a repair {wrong}; both need some. Give more images, or errors with "
+            "--errors",
         ),
     )
 
 
 def _describe_errors(
-    given: Given | None, lessons: _Lessons, evidence: _Evidence, taught: Taught | None
+    given: Given | None, errors: int, corrected: Rate | None, taught: Taught | None
 ) -> dict[str, object]:
     """Return how many errors served for what."""
-    rate = evidence.given
     return {
-        "learnt_from": lessons.errors,
+        "learnt_from": errors,
         "given": given.count if given else None,
         "no_errors": given.no_errors if given else None,
         "also_in_data": given.known if given else None,
         "held_out": len(given.held_out) if given else None,
-        "held_out_corrected": rate.count if rate is not None else None,
+        "held_out_corrected": corrected.count if corrected is not None else None,
         "without_companion": taught.unsolved if taught and taught.location else None,
     }
 

@@ -105,7 +105,7 @@ def error_pairs(canvas: Canvas, true: torch.Tensor, seed: int) -> tuple[Material
     bad, good = (part.inputs(x).cpu().numpy() for x in (part.pixels[at], found.pixels[:PAIRS]))
     pairs = Pairs(bad, good, found.wrong[:PAIRS].cpu().numpy(), found.true[:PAIRS].cpu().numpy())
     clean = canvas.inputs(canvas.pixels[~wrong][:GUARD]).cpu().numpy()
-    return Material(pairs, pairs, pairs, pairs, clean, None), found
+    return Material.to_locate(pairs, clean), found
 
 
 def with_votes(classifier: Classifier, location: Location, width: float) -> Tensors:
@@ -117,16 +117,20 @@ def with_votes(classifier: Classifier, location: Location, width: float) -> Tens
     best = location.best
     if best is None:
         raise DataError("in no layer does ablation of a fifth of the weights mend an error")
-    leaves = classifier.module.leaves
     votes = torch.from_numpy(best.orders[0].scores[best.param])
-    known: dict[ParamName, torch.Tensor] = {best.param: votes.where(votes >= 1, 0.0)}
-    scores = {
-        layer.param: known.get(layer.param, torch.zeros(leaves[layer.param].shape)).to(
-            leaves[layer.param]
-        )
+    scores = over_layers(classifier, {best.param: votes.where(votes >= 1, 0.0)})
+    return top(scores, max(1, int(width * weights_of(classifier))))
+
+
+def over_layers(classifier: Classifier, known: Mapping[ParamName, torch.Tensor]) -> Tensors:
+    """Return scores of all layers on the model's device, 0 where none are known."""
+    leaves = classifier.module.leaves
+    return {
+        layer.param: known[layer.param].to(leaves[layer.param])
+        if layer.param in known
+        else torch.zeros_like(leaves[layer.param])
         for layer in find_layers(classifier)
     }
-    return top(scores, max(1, int(width * weights_of(classifier))))
 
 
 def published_lessons(canvas: Canvas, true: torch.Tensor, kept: Tensors, seed: int) -> Lessons:

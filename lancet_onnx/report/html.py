@@ -30,6 +30,7 @@ FIGURES = (
     ("clean_accuracy", "clean accuracy", "clean images classified right"),
     ("repair_rate", "errors corrected", "images that were wrong and are right now"),
     ("regression_rate", "right ones broken", "images that were right and are wrong now"),
+    ("given_corrected", "given errors corrected", "held-out ones of those that were given"),
     ("agreement", "agreement", "clean images with the same label as by the unrepaired model"),
 )
 """Name, heading and meaning of the figures, in the order in which people read them."""

@@ -137,6 +137,11 @@ class Material:
     guard: Floats
     guard_labels: Ints | None
 
+    @classmethod
+    def to_locate(cls, pairs: Pairs, clean: Floats) -> Material:
+        """Return pairs for all purposes, for who only locates; `clean` are unlabelled inputs."""
+        return cls(pairs, pairs, pairs, pairs, clean, None)
+
 
 @dataclass(frozen=True, slots=True)
 class Sizes:

@@ -22,28 +22,29 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
+from lancet_onnx.api.learning import Probe
 from lancet_onnx.repair.correct import PARTS, moved
+from lancet_onnx.runtime.executor import Params
 from tests.bench.compare_runs import Case, case_options, read_cases
 from tests.bench.correct_methods import METHODS
-from tests.bench.correct_study import Judged, Study
+from tests.bench.correct_study import Study
 
 SEED = 1
 Line = dict[str, Any]
 
 
-def counted(study: Study, judged: Judged, after: torch.Tensor) -> Line:
+def counted(study: Study, probe: Probe, params: Params) -> Line:
     """Return what got better and worse."""
-    was, now = judged.before == judged.true, after == judged.true
-    better = ~was & now
+    better, worse = probe.better_and_worse(study.classifier, params)
     line: Line = {
-        "n": len(after),
-        "wrong": int((~was).sum()),
+        "n": len(probe.true),
+        "wrong": int(probe.wrong.sum()),
         "better": int(better.sum()),
-        "worse": int((was & ~now).sum()),
+        "worse": int(worse.sum()),
     }
-    if judged is study.figures:
+    if probe is study.figures:
         for name, similar in (("like_paper", study.like_paper), ("named", study.named)):
-            line[name] = [int((better & similar).sum()), int((~was & similar).sum())]
+            line[name] = [int((better & similar).sum()), int((probe.wrong & similar).sum())]
     return line
 
 
@@ -55,8 +56,8 @@ def line_of(study: Study, method: str, rate: float) -> Line:
     for part in PARTS:
         params = moved(study.classifier, deltas, part)
         parts[str(part)] = {
-            name: counted(study, judged, study.classifier.logits(judged.inputs, params).argmax(1))
-            for name, judged in (("aside", study.aside), ("figures", study.figures))
+            name: counted(study, probe, params)
+            for name, probe in (("aside", study.learning.aside), ("figures", study.figures))
         }
     return {
         "case": study.case.name,

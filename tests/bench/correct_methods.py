@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from lancet_onnx.api.teaching import FEATURES, plain_lessons, published_lessons
+from lancet_onnx.api.teaching import FEATURES, over_layers, plain_lessons, published_lessons
 from lancet_onnx.repair.correct import CorrectSettings, correct
 from lancet_onnx.repair.moving import Tensors
 from lancet_onnx.runtime.layers import find_layers
@@ -110,7 +110,7 @@ def _everywhere(study: Study) -> Tensors:
         layer.param: torch.from_numpy(layer.orders[0].scores[layer.param])
         for layer in study.location.layers
     }
-    return study.masks(study.scores(known))
+    return study.masks(over_layers(study.classifier, known))
 
 
 def _promising(study: Study) -> Tensors:

@@ -7,9 +7,9 @@ from collections import Counter
 from dataclasses import dataclass, replace
 from functools import cached_property
 
-import numpy as np
 import torch
 
+from lancet_onnx.api.learning import Learning, Probe
 from lancet_onnx.api.subject import Subject, prepare
 from lancet_onnx.api.teaching import error_pairs, plain_lessons, with_votes
 from lancet_onnx.locate import locate, locate_as_published
@@ -17,14 +17,9 @@ from lancet_onnx.pairs.canvas import Canvas
 from lancet_onnx.repair.correct import CorrectSettings, fisher
 from lancet_onnx.repair.moving import Tensors, top, weights_of
 from lancet_onnx.runtime.classifier import Classifier, compute_device
-from lancet_onnx.runtime.layers import find_layers
 from lancet_onnx.samples import Material, Split
 from lancet_onnx.scores import Location
-from lancet_onnx.types import ParamName
 from tests.bench.compare_runs import Case
-
-ASIDE = 4
-"""One in so many images of the tool's half choose how far the weights go, and the rate."""
 
 GROUPS = 4
 SEEN_BEFORE = 3
@@ -32,17 +27,8 @@ SEEN_BEFORE = 3
 
 
 @dataclass(frozen=True, eq=False)
-class Judged:
-    """Images that methods are judged by, and what the unrepaired model says of them."""
-
-    inputs: torch.Tensor
-    true: torch.Tensor
-    before: torch.Tensor
-
-
-@dataclass(frozen=True, eq=False)
 class Study:
-    """What a method may learn from (`canvas`, `true`), choose by (`aside`), and is told by.
+    """What a method may learn from and choose by (`learning`), and what it is told by.
 
     Attributes:
         named: (N,) which of the errors of `figures` have the labels of errors learnt from.
@@ -50,53 +36,46 @@ class Study:
 
     case: Case
     seed: int
-    classifier: Classifier
-    canvas: Canvas
-    true: torch.Tensor
-    aside: Judged
-    figures: Judged
+    learning: Learning
+    figures: Probe
     named: torch.Tensor
 
     @classmethod
     def open(cls, case: Case, seed: int, device: str) -> Study:
-        """Halve the images as `repair` does."""
+        """Divide the images as `repair` does."""
         subject = Subject.open(case.model, "cpu")
         prepared = prepare(subject, case.data)
         split = Split.of(prepared.samples, seed)
         classifier = Classifier(subject.model.graph, compute_device(device))
-        order = np.random.default_rng(seed).permutation(len(split.tool))
-        cut = len(order) // ASIDE
-        parts = {
-            "aside": split.tool.take(order[:cut]),
-            "learnt": split.tool.take(order[cut:]),
-            "figures": split.figures,
-        }
-        canvases, labels = {}, {}
-        for name, samples in parts.items():
-            assert samples.labels is not None, "errors are told by true labels"
-            canvases[name] = Canvas.of(classifier, samples, prepared.preprocess)
-            labels[name] = torch.from_numpy(samples.labels).to(classifier.module.device)
-        judged = {
-            name: Judged(canvas.inputs(canvas.pixels), labels[name], canvas.labels)
-            for name, canvas in canvases.items()
-        }
-        seen = Counter(_kinds(judged["learnt"]))
-        named = [kind[0] >= 0 and seen[kind] >= SEEN_BEFORE for kind in _kinds(judged["figures"])]
-        return cls(
-            case,
-            seed,
-            classifier,
-            canvases["learnt"],
-            labels["learnt"],
-            judged["aside"],
-            judged["figures"],
-            torch.tensor(named, device=classifier.module.device),
-        )
+        learning = Learning.of(classifier, prepared, split.tool, None, seed)
+        figures = Probe.of(classifier, prepared, split.figures)
+        seen = Counter(_kinds(learning.true, learning.canvas.labels))
+        named = [
+            kind[0] >= 0 and seen[kind] >= SEEN_BEFORE
+            for kind in _kinds(figures.true, figures.before)
+        ]
+        where = classifier.module.device
+        return cls(case, seed, learning, figures, torch.tensor(named, device=where))
 
-    @cached_property
+    @property
+    def classifier(self) -> Classifier:
+        """The model."""
+        return self.learning.canvas.classifier
+
+    @property
+    def canvas(self) -> Canvas:
+        """The images that are learnt from."""
+        return self.learning.canvas
+
+    @property
+    def true(self) -> torch.Tensor:
+        """(N,) their labels."""
+        return self.learning.true
+
+    @property
     def wrong(self) -> torch.Tensor:
-        """(N,) which images that are learnt from the model gets wrong."""
-        return self.canvas.labels != self.true
+        """(N,) which of them the model gets wrong."""
+        return self.learning.wrong
 
     @cached_property
     def budget(self) -> int:
@@ -155,16 +134,6 @@ class Study:
         """
         return with_votes(self.classifier, location, share * CorrectSettings().width)
 
-    def scores(self, known: dict[ParamName, torch.Tensor]) -> Tensors:
-        """Return scores of all layers, 0 where none are known."""
-        leaves = self.classifier.module.leaves
-        return {
-            layer.param: known.get(layer.param, torch.zeros(leaves[layer.param].shape)).to(
-                leaves[layer.param]
-            )
-            for layer in find_layers(self.classifier)
-        }
-
     @cached_property
     def like_paper(self) -> torch.Tensor:
         """(N,) which errors of `figures` are right once the located weights are ablated."""
@@ -175,7 +144,7 @@ class Study:
         return after == self.figures.true
 
 
-def _kinds(judged: Judged) -> list[tuple[int, int]]:
+def _kinds(true: torch.Tensor, said: torch.Tensor) -> list[tuple[int, int]]:
     """Return (true label, wrong label) of each image; (-1, -1) where it is right."""
-    pairs = zip(judged.true.tolist(), judged.before.tolist(), strict=True)
+    pairs = zip(true.tolist(), said.tolist(), strict=True)
     return [(t, w) if t != w else (-1, -1) for t, w in pairs]

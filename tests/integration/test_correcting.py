@@ -14,6 +14,7 @@ from tiny import spotted, spotted_file
 
 from lancet_onnx import CorrectOptions, DataOptions, RepairOptions, repair_errors
 from lancet_onnx.api import correcting
+from lancet_onnx.api.learning import farthest
 from lancet_onnx.api.teaching import Taught
 from lancet_onnx.errors import DataError, OutputError, UnsupportedError, UsageError
 from lancet_onnx.report import Report
@@ -109,11 +110,11 @@ def test_no_farther_than_the_budget_for_what_breaks():
         {"part": 0.5, "right": 400, "better": 15, "worse": 8, "net": 7},
         {"part": 1.0, "right": 400, "better": 34, "worse": 20, "net": 14},
     ]
-    assert correcting._farthest(parts, 1.0) == 1.0
+    assert farthest(parts, 1.0) == 1.0
     # 8 of 400 are 2 % and a standard error of 0.7.
-    assert correcting._farthest(parts, 0.03) == 0.5
-    assert correcting._farthest(parts, 0.02) == 0.25
-    assert correcting._farthest(parts, 0.0) == 0.25
+    assert farthest(parts, 0.03) == 0.5
+    assert farthest(parts, 0.02) == 0.25
+    assert farthest(parts, 0.0) == 0.25
 
 
 def test_the_same_seed_gives_the_same_file(repaired, model, data, tmp_path):

@@ -69,7 +69,11 @@ def study(tmp_path_factory) -> Study:
 
 
 def test_the_halves_and_the_images_aside_are_apart(study: Study):
-    parts = [study.canvas.inputs(study.canvas.pixels), study.aside.inputs, study.figures.inputs]
+    parts = [
+        study.canvas.inputs(study.canvas.pixels),
+        study.learning.aside.inputs,
+        study.figures.inputs,
+    ]
     seen = [{image.numpy().tobytes() for image in part} for part in parts]
     assert sum(map(len, seen)) == len(set().union(*seen)) == 2 * EACH * CLASSES
     assert len(seen[2]) == EACH * CLASSES
