@@ -14,6 +14,7 @@ import typer
 
 from lancet_onnx_cli.commands import app
 from lancet_onnx_cli.examples import with_examples
+from lancet_onnx_cli.tables import printable
 
 _ENVIRONMENT = frozenset(
     getattr(errno, name)
@@ -61,10 +62,6 @@ def _explain(error: Exception, *, debug: bool = False) -> int:
     if isinstance(error, LancetError):
         _say(f"error: {error}")
         return 2 if isinstance(error, UsageError) else 3
-    from lancet_onnx.contain import ChildError
-
-    if isinstance(error, ChildError) and debug:
-        print(error.traceback, file=sys.stderr)  # noqa: T201
     if isinstance(error, ImportError) and (error.name or "").partition(".")[0] in _LIBRARIES:
         _say(f"error: {error}; `lancet-onnx doctor` says how to mend the installation")
         return 3
@@ -72,6 +69,10 @@ def _explain(error: Exception, *, debug: bool = False) -> int:
         where = f"{error.filename}: " if error.filename else ""
         _say(f"error: {where}{error.strerror}; mend that and run the same command again")
         return 3
+    from lancet_onnx.contain import ChildError
+
+    if isinstance(error, ChildError) and debug:
+        print(error.traceback, file=sys.stderr)  # noqa: T201
     kind = "" if isinstance(error, ChildError) else f"{type(error).__name__}: "
     _say(
         f"bug in lancet-onnx: {kind}{error}",
@@ -108,5 +109,4 @@ def _nearest(message: str) -> str:
 def _say(*lines: str) -> None:
     """Speak of an error; text from a model may hold terminal control sequences."""
     for line in lines:
-        shown = "".join(c if c.isprintable() else "\ufffd" for c in line)
-        print(shown, file=sys.stderr)  # noqa: T201
+        print(printable(line), file=sys.stderr)  # noqa: T201

@@ -25,7 +25,7 @@ def data_of(
     std: str | None,
     color: Color | None,
     layout: Layout | None,
-    resize: Resize,
+    resize: Resize | None,
     answer: str | None,
 ) -> DataOptions:
     """Return how images are read, completed by the policy in the working folder.
@@ -47,7 +47,7 @@ def told_data(
     std: str | None,
     color: Color | None,
     layout: Layout | None,
-    resize: Resize,
+    resize: Resize | None,
     answer: str | None,
 ) -> DataOptions:
     """Return how images are read, as the command line alone says it.

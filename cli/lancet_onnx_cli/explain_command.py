@@ -14,6 +14,7 @@ from lancet_onnx_cli.options import (
     ColorOption,
     DataPath,
     DeviceOption,
+    Errors,
     Formats,
     LayoutOption,
     Mean,
@@ -35,14 +36,7 @@ from lancet_onnx_cli.running import limits_of, run
 def explain_command(
     model: Model,
     data: DataPath = None,
-    errors: Annotated[
-        Path | None,
-        typer.Option(
-            "--errors",
-            metavar="FILE",
-            help="Misclassified images with their true labels (default: those in data).",
-        ),
-    ] = None,
+    errors: Errors = None,
     patch: Annotated[
         Path | None,
         typer.Option(
@@ -57,7 +51,7 @@ def explain_command(
     std: Std = None,
     color: ColorOption = None,
     layout: LayoutOption = None,
-    resize: ResizeOption = "squash",
+    resize: ResizeOption = None,
     answer: Answer = None,
     device: DeviceOption = "auto",
     seed: Seed = 0,

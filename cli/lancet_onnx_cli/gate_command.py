@@ -79,7 +79,7 @@ def gate_command(
     std: Std = None,
     color: ColorOption = None,
     layout: LayoutOption = None,
-    resize: ResizeOption = "squash",
+    resize: ResizeOption = None,
     answer: Answer = None,
     device: DeviceAsked = None,
     seed: SeedAsked = None,
@@ -117,7 +117,7 @@ def _run(
     """Look at all models; what is known of several is in the JSON file from the first moment on."""
     if len(models) == 1 and not limits:  # asked for: then nothing stands between, as elsewhere
         return run("gate", {"model": models[0], "policy": policy}, limits, output)
-    from lancet_onnx.contain import gated
+    from lancet_onnx.contain.several import gated
     from lancet_onnx.model.files import save
 
     def keep(report: Report) -> None:

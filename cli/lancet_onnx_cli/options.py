@@ -59,7 +59,7 @@ LayoutOption = Annotated[
     Layout | None, typer.Option(metavar="nchw|nhwc", help="Axis order the model wants.")
 ]
 ResizeOption = Annotated[
-    Resize, typer.Option(metavar="squash|shortest", help="How pictures are fitted.")
+    Resize | None, typer.Option(metavar="squash|shortest", help="How pictures are fitted.")
 ]
 Answer = Annotated[
     str | None,

@@ -211,8 +211,9 @@ def _for_pipelines(report: Report, form: Format) -> str:
         return to_junit(report)
     if form == Format.markdown:
         return to_markdown(report)
-    placing = to_sarif if form == Format.sarif else to_annotations
-    return placing(report, _checkout())
+    if form == Format.sarif:
+        return to_sarif(report, _checkout(), os.environ.get("LANCET_DOCS", "").rstrip("/"))
+    return to_annotations(report, _checkout())
 
 
 def _annotates(report: Report, output: Output) -> bool:

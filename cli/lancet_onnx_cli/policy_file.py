@@ -34,6 +34,6 @@ def completed(options: DataOptions, policy: DataOptions) -> DataOptions:
         std=options.std or (policy.std if own else None),
         color=options.color or (policy.color if own else None),
         layout=options.layout or policy.layout,
-        resize=policy.resize if options.resize == "squash" else options.resize,
+        resize=options.resize or policy.resize,
         output=options.output or policy.output,
     )

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 import re
 from collections.abc import Mapping
@@ -55,7 +56,7 @@ def run(command: str, arguments: Mapping[str, object], limits: Limits, output: O
         from lancet_onnx import api
 
         call = getattr(api, command)
-        if command != "inspect":
+        if "progress" in inspect.signature(call).parameters:
             arguments = {**arguments, "progress": report_progress}
         report: Report = call(**arguments)
         return report

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 
 from rich.console import Console
@@ -33,5 +34,16 @@ def plain_table(*names: str) -> Table:
 
 
 def safe(value: object) -> str:
-    """Show text from a model or path: no markup, no terminal control sequences."""
-    return escape("".join(c if c.isprintable() else "\ufffd" for c in str(value)))
+    """Show text from a model or path: no markup, and what `printable` says."""
+    return escape(printable(str(value)))
+
+
+def printable(text: str) -> str:
+    """Return text without terminal control sequences, and without commands to GitHub's runner.
+
+    The runner takes these from any line of a log; a space of no width breaks them.
+    """
+    shown = "".join(c if c.isprintable() else "\ufffd" for c in text)
+    if os.environ.get("GITHUB_ACTIONS") == "true":
+        shown = shown.replace("::", ":\u200b:").replace("##[", "##\u200b[")
+    return shown

@@ -16,6 +16,12 @@ def repair_line(model: Path, trigger: TriggerOptions, data: DataOptions) -> str:
     return _line(words)
 
 
+def from_scan_line(model: Path, data: DataOptions) -> str:
+    """Return the command that repairs `model` from the JSON of a search, wherever that is kept."""
+    words = ["repair", model, "--from", "SCAN.json", *data_words(data), "-o", fixed(model)]
+    return _line(words)
+
+
 def search_lines(model: Path, data: DataOptions) -> str:
     """Return the commands that search for a trigger, and repair `model` from what is found."""
     found = f"{model.stem}.scan.json"
@@ -56,7 +62,7 @@ def data_words(data: DataOptions) -> list[object]:
         ("--std", _joined(data.std)),
         ("--color", data.color),
         ("--layout", data.layout),
-        ("--resize", data.resize if data.resize != "squash" else None),
+        ("--resize", data.resize),
         ("--output", data.output),
     )
 

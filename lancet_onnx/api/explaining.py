@@ -3,8 +3,6 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -20,6 +18,7 @@ from lancet_onnx.api.subject import Clock, Prepared, Subject, prepare
 from lancet_onnx.errors import DataError
 from lancet_onnx.explain import AMOUNTS, Chosen, choose, in_turn, visualise
 from lancet_onnx.model.digests import file_digest
+from lancet_onnx.model.files import temporary_folder
 from lancet_onnx.model.write import applied
 from lancet_onnx.pairs.canvas import Canvas, check_gradients
 from lancet_onnx.pairs.companions import Companions, companions
@@ -136,8 +135,7 @@ def _patched(subject: Subject, change: Patch, device: Device) -> Iterator[OrtMod
         PatchError: the patch is for another model.
     """
     contents, digest = subject.model.contents, subject.model.digest
-    # By this name a parent finds what a killed child has left.
-    with tempfile.TemporaryDirectory(prefix=f".lancet-{os.getpid()}-", suffix=".tmp") as folder:
+    with temporary_folder() as folder:
         output = Path(folder) / subject.model.path.name
         with applied(contents, change, output, digest=digest) as (_, stage):
             yield subject.patched(stage.model, device)

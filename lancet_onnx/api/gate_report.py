@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from lancet_onnx.api.policy import Policy
 from lancet_onnx.errors import DataError
@@ -80,6 +80,31 @@ def reported(
     }
     reasons = (*_reasons(checks, verdict, ignored), *_unasked(policy, verdict))
     return Report("gate", verdict, reasons, body, tuple(pictures))
+
+
+def is_look(report: Report, model: Path) -> bool:
+    """Return whether a report is one that `reported` makes of this model; a child can lie."""
+    entries, stages = _rows(report.body.get("models")), _rows(report.body.get("stages"))
+    environment = report.body.get("environment")
+    if report.command != "gate" or stages is None or not entries or len(entries) > 1:
+        return False
+    (entry,) = entries
+    return (
+        entry.get("path") == str(model)
+        and entry.get("verdict") == report.verdict
+        and report.verdict in get_args(Result)
+        and bool(_rows(entry.get("checks")))
+        and all("stage" in stage for stage in stages)
+        and isinstance(environment, Mapping)
+        and "device" in environment
+    )
+
+
+def _rows(value: object) -> list[Mapping[str, object]] | None:
+    """Return a list of objects, or None if it is none."""
+    if isinstance(value, (list, tuple)) and all(isinstance(row, Mapping) for row in value):
+        return list(value)
+    return None
 
 
 def broken(model: Path, policy: Policy, rule: Rule | None, reason: str, seconds: float) -> Report:

@@ -8,6 +8,7 @@ from importlib import metadata
 
 import numpy as np
 
+from lancet_onnx.api.advice import from_scan_line
 from lancet_onnx.api.describing import (
     data_digest,
     describe_data,
@@ -138,6 +139,7 @@ def hunt_backdoor(
         "trigger": {key: told[0][key] for key in ("path", "mode", "coverage")} if told else None,
         "triggers": told,
         "located": [],
+        "next": from_scan_line(subject.model.path, data),
     }
     generated = data.path is None
     body = {

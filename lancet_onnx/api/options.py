@@ -23,7 +23,8 @@ class DataOptions:
         std: overrides its standard deviations.
         color: overrides its channel order, ``rgb`` or ``bgr``.
         layout: overrides the axis order read from the model, ``nchw`` or ``nhwc``.
-        resize: how pictures of another size are fitted: ``squash``, or ``shortest`` and crop.
+        resize: how pictures of another size are fitted: ``squash`` (as does None), or ``shortest``
+            and crop.
         output: which of the model's outputs holds the scores; None takes the first that can.
     """
 
@@ -33,7 +34,7 @@ class DataOptions:
     std: tuple[float, ...] | None = None
     color: Literal["rgb", "bgr"] | None = None
     layout: Literal["nchw", "nhwc"] | None = None
-    resize: Literal["squash", "shortest"] = "squash"
+    resize: Literal["squash", "shortest"] | None = None
     output: str | None = None
 
 

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterable, Mapping
 from contextlib import ExitStack, suppress
 from dataclasses import replace
@@ -22,6 +21,7 @@ from lancet_onnx.model.files import (
     check_data_files,
     check_output,
     saving,
+    temporary_folder,
 )
 from lancet_onnx.model.write import applied, reverted
 from lancet_onnx.patch import Patch, TensorDelta, compose, opened_patch, write_patch
@@ -203,7 +203,7 @@ def _check(output: Path, contents: Contents, inputs: Iterable[Path], *, force: b
 
 def _check_diff(contents: Contents, patch: Patch, before: Path, after: Path) -> None:
     """Refuse a difference that a patch would not give back byte for byte."""
-    with tempfile.TemporaryDirectory() as folder:
+    with temporary_folder() as folder:
         try:
             with applied(contents, patch, Path(folder) / "result.onnx"):
                 pass

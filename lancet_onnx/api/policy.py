@@ -213,7 +213,7 @@ def _built(content: Mapping[str, Any], path: Path, digest: str) -> Policy:
             _floats(data.get("std")),
             data.get("color"),
             data.get("layout"),
-            data.get("resize", "squash"),
+            data.get("resize"),
             model.get("output"),
         ),
         _all_listed(content.get("trigger", []), folder),

@@ -4,12 +4,12 @@
 from __future__ import annotations
 
 import json
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
 from lancet_onnx.errors import LancetError, PatchError
 from lancet_onnx.model import OnnxModel
+from lancet_onnx.model.files import temporary_folder
 from lancet_onnx.model.write import notes, reverted
 from lancet_onnx.patch import opened_patch
 from lancet_onnx.verify.gate_policy import Result
@@ -88,7 +88,7 @@ def _beside(model: Path, own: Path) -> list[_Beside]:
 def _revert(model: OnnxModel, patch: Path) -> None:
     """Revert the patch in a temporary folder; that fails unless it gives the recorded base."""
     with (
-        tempfile.TemporaryDirectory() as folder,
+        temporary_folder() as folder,
         opened_patch(patch) as change,
         reverted(model.contents, change, Path(folder) / "base.onnx"),
     ):

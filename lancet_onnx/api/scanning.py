@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from lancet_onnx.api.advice import repair_line
 from lancet_onnx.api.describing import (
     describe_data,
     describe_model,
@@ -109,6 +110,7 @@ def scan(
         "rise": list(rise),
         "trigger": {**describe_trigger(stamp), **_as_told(trigger)},
         "located": located(location),
+        "next": repair_line(model, trigger, data),
     }
     body = {
         "model": describe_model(subject),
@@ -190,7 +192,7 @@ def _without_data(
         progress("comparing with control patches", number / len(tried))
         preprocess = replace(preprocess, layout=layout)
         with clock.stage(f"generated images ({preprocess.name})"):
-            outcome = _compare(subject, shape, preprocess, stamp, trigger, seed)
+            outcome = _compare(subject, shape, preprocess, stamp, trigger, data, seed)
         if best is None or outcome[0] > best[0]:
             best = outcome
     progress("comparing with control patches", 1.0)
@@ -219,6 +221,7 @@ def _compare(
     preprocess: Preprocess,
     trigger: Trigger,
     options: TriggerOptions,
+    data: DataOptions,
     seed: int,
 ) -> tuple[float, Decision, dict[str, object]]:
     """Return how clear the response is, the decision, and the finding, for one preprocessing.
@@ -253,5 +256,6 @@ def _compare(
         "preprocess": str(preprocess),
         "trigger": {**describe_trigger(trigger), **_as_told(options)},
         "located": [],
+        "next": repair_line(subject.model.path, options, data),
     }
     return rise - float(np.median(rises)), decision, finding

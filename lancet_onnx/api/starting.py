@@ -57,11 +57,10 @@ def _given(
     for name, numbers in (("mean", data.mean), ("std", data.std)):
         if numbers is not None:
             given["data", name] = json.dumps(list(numbers))
-    for name, word in (("color", data.color), ("layout", data.layout)):
+    words = (("color", data.color), ("layout", data.layout), ("resize", data.resize))
+    for name, word in words:
         if word is not None:
             given["data", name] = _quoted(word)
-    if data.resize != "squash":
-        given["data", "resize"] = _quoted(data.resize)
     return given
 
 

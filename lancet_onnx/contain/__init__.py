@@ -7,6 +7,5 @@ but it cannot make its parent run anything.
 
 from lancet_onnx.contain.limits import Limits, default_limits
 from lancet_onnx.contain.parent import ChildError, contained
-from lancet_onnx.contain.several import gated
 
-__all__ = ["ChildError", "Limits", "contained", "default_limits", "gated"]
+__all__ = ["ChildError", "Limits", "contained", "default_limits"]

@@ -9,12 +9,13 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 
-from lancet_onnx.api.gate_report import broken, together
+from lancet_onnx.api.gate_report import broken, is_look, together
 from lancet_onnx.api.policy import Policy
 from lancet_onnx.contain.limits import Limits
 from lancet_onnx.contain.parent import ChildError, contained
 from lancet_onnx.errors import LancetError, ModelError
 from lancet_onnx.report.report import Report
+from lancet_onnx.rules import CRASH, Rule
 from lancet_onnx.types import Progress, no_progress
 
 
@@ -49,10 +50,14 @@ def gated(
 
     def look(number: int) -> Report:
         model, begin = models[number], time.monotonic()
+        rule: Rule | None
         arguments = {"model": model, "policy": policy}
         try:
             told = shares.of(number, model.name)
-            return contained("gate", arguments, limits, told, stop.is_set)
+            report = contained("gate", arguments, limits, told, stop.is_set)
+            if is_look(report, model):
+                return report
+            rule, reason = CRASH, "what its process answered is no report on it"
         except ModelError as error:
             rule, reason = error.rule, error.text
         except (LancetError, OSError) as error:

@@ -8,6 +8,7 @@ import errno
 import os
 import secrets
 import shutil
+import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,6 +18,11 @@ from lancet_onnx.errors import OutputError
 from lancet_onnx.model.copying import Rewrite, copy
 from lancet_onnx.model.digests import model_digest
 from lancet_onnx.types import Digest
+
+
+def temporary_folder() -> tempfile.TemporaryDirectory[str]:
+    """Return a folder that goes away again; by its name a parent finds what a killed child left."""
+    return tempfile.TemporaryDirectory(prefix=f".lancet-{os.getpid()}-", suffix=".tmp")
 
 
 @dataclass(frozen=True, slots=True)

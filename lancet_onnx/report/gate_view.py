@@ -8,16 +8,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from lancet_onnx.report.report import Report
-from lancet_onnx.report.results import Result, models, remarks, results
+from lancet_onnx.report.results import Result, models, plain, remarks, results, told_of
 
 ROOM = 200_000
 """Characters that models and their checks may take."""
 
 FRAME = 450
 """Characters of markup around a model or check."""
-
-MOST_TEXT = 600
-"""Characters of a sentence or command: names in a model can be of any length."""
 
 _SHARES = ("clean-accuracy", "trigger")
 """Checks whose figures are shares of images; a tolerance would be a bar of no length."""
@@ -90,7 +87,7 @@ def gate_view(report: Report) -> GateView | None:
         return None
     told = report.body.get("models")
     bodies = {
-        str(each.get("path")): each
+        plain(each.get("path") or ""): each
         for each in (told if isinstance(told, (list, tuple)) else ())
         if isinstance(each, Mapping)
     }
@@ -100,7 +97,7 @@ def gate_view(report: Report) -> GateView | None:
     ]
     views.sort(key=lambda view: _ORDER[view.verdict.replace(" ", "_")])
     shown = _fitting(views)
-    said = tuple(_clipped(remark) for remark in remarks(report, flat if views else ()))
+    said = tuple(told_of(remark) for remark in remarks(report, flat if views else ()))
     return GateView(_summary(views), said, shown, len(views) - len(shown))
 
 
@@ -130,9 +127,9 @@ def _model(path: str, checks: tuple[Result, ...], body: Mapping[str, object]) ->
     verdict = str(body.get("verdict"))
     verdict = verdict if verdict in _ORDER else "not_evaluated"
     ordered = sorted(checks, key=lambda r: (not r.open, _ORDER[r.outcome]))
-    commands = dict.fromkeys(_clipped(r.next) for r in ordered if r.open and r.next)
+    commands = dict.fromkeys(r.next for r in ordered if r.open and r.next)
     return ModelView(
-        _clipped(path),
+        told_of(path),
         str(body.get("sha256") or ""),
         verdict.replace("_", " "),
         {"pass": "good", "fail": "bad"}.get(verdict, "warn"),
@@ -145,17 +142,11 @@ def _model(path: str, checks: tuple[Result, ...], body: Mapping[str, object]) ->
 def _check(result: Result) -> CheckView:
     word = "accepted" if result.accepted else result.outcome.replace("_", " ")
     mood = {"pass": "good", "fail": "bad"}.get(word, "warn")
-    clipped = replace(
-        result,
-        check=_clipped(result.check),
-        text=_clipped(result.text),
-        accepted=_clipped(result.accepted),
-    )
     shares = [figure for figure in (result.value, result.limit) if figure is not None]
     drawn = result.check.partition(":")[0] in _SHARES and len(shares) == 2
     drawn = drawn and all(0 <= share <= 1 for share in shares)
     return CheckView(
-        clipped, word, mood, result.value if drawn else None, result.limit if drawn else None
+        result, word, mood, result.value if drawn else None, result.limit if drawn else None
     )
 
 
@@ -170,7 +161,3 @@ def _summary(views: Sequence[ModelView]) -> str:
     parts = [f"{count} {verbs[word][count > 1]}" for word, count in counts.items() if count]
     total = f"{len(views)} model" + ("s" if len(views) != 1 else "")
     return f"{total}: {', '.join(parts)}." if len(views) > 1 else ""
-
-
-def _clipped(text: str) -> str:
-    return text if len(text) <= MOST_TEXT else f"{text[: MOST_TEXT - 1]}…"

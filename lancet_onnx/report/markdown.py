@@ -8,11 +8,12 @@ from lancet_onnx.report.results import Result, models, plain, remarks, results
 
 _WORD = {"pass": "pass", "fail": "**fail**", "not_evaluated": "**not evaluated**"}
 _SPECIAL = {ord(c): f"&#{ord(c)};" for c in "&<>\\`*_[]|~#$!:"}
-_SPECIAL[ord("@")] = "@\u200b"  # mentions are of the rendered text, where an entity is a plain @
+# Mentions and references are of the rendered text, where an entity is the plain letter.
+_SPECIAL[ord("@")], _SPECIAL[ord("#")] = "@\u200b", "#\u200b"
 
 
 ROOM = 500_000
-"""Characters of all tables; GitHub takes a mebibyte of a step."""
+"""Bytes of all tables; GitHub takes a mebibyte of a step."""
 
 
 def to_markdown(report: Report) -> str:
@@ -27,9 +28,11 @@ def to_markdown(report: Report) -> str:
     room = ROOM
     for number, (path, checks) in enumerate(sections):
         section = _section(path, checks)
-        room -= sum(len(line) + 1 for line in section)
+        room -= sum(len(line.encode()) + 1 for line in section)
         if room < 0:
-            lines += ["", f"{len(sections) - number} more models are in the other reports."]
+            more = len(sections) - number
+            are = "models are" if more > 1 else "model is"
+            lines += ["", f"{more} more {are} in the other reports."]
             break
         lines += section
     return "\n".join(lines) + "\n"
@@ -46,7 +49,7 @@ def _section(path: str, checks: tuple[Result, ...]) -> list[str]:
 
 def escaped(text: str) -> str:
     """Return text in which nothing is Markdown, HTML, an address or a mention."""
-    return plain(text).translate(_SPECIAL)
+    return plain(text).translate(_SPECIAL).replace("www.", "www&#46;")
 
 
 def code(text: str) -> str:

@@ -9,14 +9,12 @@ line.
 from __future__ import annotations
 
 import hashlib
-import shlex
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal, cast
 
 from lancet_onnx.report.report import EXIT_CODES, Report
 from lancet_onnx.rules import RULES
-from lancet_onnx.samples.preprocess import PRESETS
 
 Severity = Literal["error", "warning", "note"]
 Outcome = Literal["pass", "fail", "not_evaluated"]
@@ -29,6 +27,9 @@ _SEVERITY: Mapping[str, Severity] = {
 }
 _OUTCOME: Mapping[int, Outcome] = {0: "pass", 1: "fail", 3: "not_evaluated"}
 _PAGE = "docs/rules.md"
+
+MOST_TEXT = 600
+"""Characters of a sentence or command: names in a model can be of any length."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,10 +116,18 @@ def plain(value: object) -> str:
     return "".join(c if c.isprintable() else "\ufffd" for c in str(value))
 
 
+def told_of(value: object) -> str:
+    """Return text for people: plain, and of a bounded length; nothing for None."""
+    text = plain("" if value is None else value)
+    return text if len(text) <= MOST_TEXT else f"{text[: MOST_TEXT - 1]}…"
+
+
 def models(found: tuple[Result, ...]) -> dict[str, tuple[Result, ...]]:
     """Return the results of each model, in the order in which models come."""
-    paths = dict.fromkeys(result.model for result in found)
-    return {path: tuple(r for r in found if r.model == path) for path in paths}
+    grouped: dict[str, list[Result]] = {}
+    for result in found:
+        grouped.setdefault(result.model, []).append(result)
+    return {path: tuple(own) for path, own in grouped.items()}
 
 
 def _gate(data: Mapping[str, object]) -> Iterator[Result]:
@@ -127,15 +136,15 @@ def _gate(data: Mapping[str, object]) -> Iterator[Result]:
         checks = _rows(model.get("checks"))
         for check in checks:
             severity, outcome = check.get("severity"), check.get("result")
-            name, rule = plain(check.get("id")), plain(check.get("rule") or "")
+            name, rule = told_of(check.get("id")), plain(check.get("rule") or "")
             yield Result(
                 path,
                 name,
                 rule,
                 cast(Severity, severity) if severity in _SEVERITY.values() else "error",
                 cast(Outcome, outcome) if outcome in _OUTCOME.values() else "not_evaluated",
-                plain(check.get("text") or name),
-                plain(check.get("next") or ""),
+                told_of(check.get("text") or name),
+                told_of(check.get("next")),
                 plain(check.get("page") or _PAGE),
                 plain(check.get("fingerprint") or _fingerprint(path, name, rule)),
                 _accepted(check, str(model.get("verdict"))),
@@ -166,7 +175,7 @@ def _accepted(check: Mapping[str, object], verdict: str) -> str:
         return ""
     if isinstance(allowed, Mapping):
         until = f" until {allowed['expires']}" if allowed.get("expires") else ""
-        return plain(f"allowed{until}: {allowed.get('reason')}")
+        return told_of(f"allowed{until}: {allowed.get('reason')}")
     if check.get("baseline") == "known":
         return "known from the baseline"
     # Only a policy that names the check lets a model pass beside it.
@@ -184,8 +193,8 @@ def _findings(data: Mapping[str, object]) -> Iterator[Result]:
             rule,
             _severity(finding),
             "fail",
-            f"target class {target}: {told}",
-            _repair(data, finding),
+            told_of(f"target class {target}: {told}"),
+            told_of(finding.get("next")),
             f"{_PAGE}#{rule.lower()}",
             _fingerprint(path, rule, target),
             seconds=seconds,
@@ -198,7 +207,7 @@ def _findings(data: Mapping[str, object]) -> Iterator[Result]:
             rule,
             _severity(switch),
             "fail",
-            plain(switch.get("text")),
+            told_of(switch.get("text")),
             "",
             f"{_PAGE}#{rule.lower()}",
             _fingerprint(path, rule, node),
@@ -208,7 +217,7 @@ def _findings(data: Mapping[str, object]) -> Iterator[Result]:
 
 def _problems(data: Mapping[str, object]) -> Iterator[Result]:
     for problem in _rows(data.get("problems")):
-        text, command = plain(problem.get("text")), plain(problem.get("command"))
+        text, command = told_of(problem.get("text")), told_of(problem.get("command"))
         print_ = _fingerprint("doctor", text)
         yield Result("", "doctor", "", "error", "fail", text, command, "README.md", print_)
 
@@ -222,7 +231,7 @@ def _verdict(report: Report, data: Mapping[str, object]) -> Result:
         "",
         "error",
         _OUTCOME[EXIT_CODES[report.verdict]],
-        f"{word}: {told}" if told else word,
+        told_of(f"{word}: {told}" if told else word),
         "",
         _PAGE,
         _fingerprint(path, report.command),
@@ -235,26 +244,6 @@ def _path(data: Mapping[str, object]) -> str:
     judged = [data.get("patch"), data.get("model"), *_rows(data.get("models"))]
     paths = [plain(m["path"]) for m in judged if isinstance(m, Mapping) and m.get("path")]
     return paths[-1] if paths else ""
-
-
-def _repair(data: Mapping[str, object], finding: Mapping[str, object]) -> str:
-    """Return the repair that goes with a finding; what a report does not hold is in capitals."""
-    trigger, images = finding.get("trigger"), data.get("data")
-    line = ["lancet-onnx", "repair", _path(data)]
-    if "triggers" in finding or not isinstance(trigger, Mapping) or not trigger.get("path"):
-        line += ["--from", "SCAN.json"]
-    else:
-        line += ["--trigger", str(trigger["path"])]
-        line += ["--mask", str(trigger["mask"])] if trigger.get("mask") else []
-        line += ["--trigger-mode", str(trigger["mode"])] if trigger.get("mode") else []
-        place = trigger.get("position")
-        if isinstance(place, (list, tuple)):
-            line += ["--position", ",".join(map(str, place))]
-    path = images.get("path") if isinstance(images, Mapping) else None
-    line += ["--data", str(path or "IMAGES")]
-    if isinstance(images, Mapping) and images.get("preprocess") in PRESETS:
-        line += ["--preprocess", str(images["preprocess"])]
-    return plain(shlex.join([*line, "-o", "FIXED.onnx"]))
 
 
 def _severity(finding: Mapping[str, object]) -> Severity:
@@ -275,5 +264,9 @@ def _seconds(value: object) -> float:
 
 
 def _figure(value: object) -> float | None:
-    known = isinstance(value, (int, float)) and not isinstance(value, bool)
-    return float(cast(float, value)) if known else None
+    if not isinstance(value, (int, float)) or isinstance(value, bool):
+        return None
+    try:
+        return float(value)
+    except OverflowError:  # a whole number that no float holds
+        return None

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from importlib import metadata
 from pathlib import PurePath
 from urllib.parse import quote
 
@@ -18,6 +17,7 @@ from lancet_onnx.report.places import Checkout, placed_in
 from lancet_onnx.report.report import Report
 from lancet_onnx.report.results import Result, plain, results
 from lancet_onnx.rules import RULES
+from lancet_onnx.runtime.installed import version_of
 
 _SCHEMA = (
     "https://docs.oasis-open.org/sarif/sarif/v2.1.0/errata01/os/schemas/sarif-schema-2.1.0.json"
@@ -30,10 +30,11 @@ _BASELINE = {"new": "new", "known": "unchanged", "worse": "updated"}
 Object = dict[str, object]
 
 
-def to_sarif(report: Report, checkout: Checkout | None = None) -> str:
+def to_sarif(report: Report, checkout: Checkout | None = None, docs: str = "") -> str:
     """Return the SARIF text: a result for whatever did not pass.
 
-    Code hosts want paths from the root of the `checkout`.
+    Code hosts want paths from the root of the `checkout`. `docs` is the address of the folder with
+    this project's documentation, for links; nothing leaves them out.
     """
     found = [result for result in results(report) if result.outcome != "pass"]
     placed = [result for result in found if result.model]
@@ -41,12 +42,9 @@ def to_sarif(report: Report, checkout: Checkout | None = None) -> str:
     ids = sorted(rules)
     driver: Object = {
         "name": "lancet-onnx",
-        "semanticVersion": _version(),
-        "rules": [_rule(rules[each]) for each in ids],
+        "semanticVersion": version_of("lancet-onnx"),
+        "rules": [_rule(rules[each], docs) for each in ids],
     }
-    home = _address("Homepage")
-    if home:
-        driver["informationUri"] = home
     run: Object = {
         "tool": {"driver": driver},
         "automationDetails": {"id": f"lancet-onnx {report.command}/"},
@@ -58,7 +56,7 @@ def to_sarif(report: Report, checkout: Checkout | None = None) -> str:
     return json.dumps(whole, indent=2) + "\n"
 
 
-def _rule(result: Result) -> Object:
+def _rule(result: Result, docs: str) -> Object:
     known, kind = RULES.get(result.rule), result.check.partition(":")[0]
     severity = known.severity if known else _SEVERITY[result.severity]
     title = result.title
@@ -77,9 +75,8 @@ def _rule(result: Result) -> Object:
             "security-severity": _SCORE[severity],
         },
     }
-    pages = _address("Rules")
-    if pages:
-        rule["helpUri"] = pages + result.page[result.page.find("#") :] * ("#" in result.page)
+    if docs:
+        rule["helpUri"] = f"{docs}/{result.page.removeprefix('docs/')}"
     return rule
 
 
@@ -145,22 +142,3 @@ def _artifacts(report: Report, checkout: Checkout | None) -> list[Object]:
 def _uri(path: str, checkout: Checkout | None) -> str:
     pure = PurePath(placed_in(checkout, path))
     return pure.as_uri() if pure.is_absolute() else quote(pure.as_posix())
-
-
-def _version() -> str:
-    try:
-        return metadata.version("lancet-onnx")
-    except metadata.PackageNotFoundError:
-        return "0.0.0"
-
-
-def _address(label: str) -> str:
-    """Return an address of the project that its packaging names, or nothing."""
-    try:
-        named = metadata.metadata("lancet-onnx").get_all("Project-URL") or []
-    except metadata.PackageNotFoundError:
-        return ""
-    found = [
-        address for name, _, address in (each.partition(", ") for each in named) if name == label
-    ]
-    return found[0] if found else ""

@@ -13,7 +13,6 @@ from typing import Any
 import pytest
 import yaml
 from lancet_onnx_cli.choices import Format
-from lancet_onnx_cli.commands import app
 from support import DEMO, ROOT, environment
 
 ACTION = yaml.safe_load((ROOT / "action.yml").read_text())
@@ -36,10 +35,11 @@ REAL = f"""#!/bin/sh
 exec {shlex.quote(sys.executable)} -m lancet_onnx_cli "$@"
 """
 
-needs_gate = pytest.mark.skipif(
-    all(command.name != "gate" for command in app.registered_commands),
-    reason="lancet-onnx has no gate command here yet",
-)
+GITHUB = {
+    "server_url": "https://g.example",
+    "action_repository": "o/lancet-onnx",
+    "action_ref": "v1",
+}
 
 
 class Runner:
@@ -99,6 +99,8 @@ class Runner:
 
     def _of(self, name: str, given: dict[str, str]) -> str:
         where, _, key = name.partition(".")
+        if where == "github":
+            return GITHUB[key]
         return given[key] if where == "inputs" else self.outputs[key.rpartition(".")[2]]
 
 
@@ -126,6 +128,24 @@ def test_the_action_puts_out_verdict_and_reports_and_ends_as_the_gate(
     summary = runner.files["GITHUB_STEP_SUMMARY"].read_text()
     assert summary == f"report of {reports['markdown']}"
     assert runner.step("Verdict", tmp_path).returncode == code
+
+
+def test_the_runner_takes_no_command_from_what_tells_of_a_model(
+    runner: Runner, tmp_path: Path
+) -> None:
+    done = runner.step("Gate", tmp_path, VERDICT="fail", CODE="1")
+    lines = done.stdout.splitlines()
+    start = next(n for n, line in enumerate(lines) if line.startswith("::stop-commands::"))
+    token = lines[start].rpartition("::")[2]
+    assert len(token) == 32
+    end = lines.index(f"::{token}::")
+    # The annotations, whose text is escaped, come after it; whatever else was said came before.
+    assert start < end
+    (told,) = (n for n, line in enumerate(lines) if line.startswith("report of "))
+    assert told > end
+    assert lines[told].endswith("/annotations")
+    again = runner.step("Gate", tmp_path, VERDICT="fail", CODE="1").stdout
+    assert token not in again
 
 
 def test_without_inputs_the_policy_says_it_all(runner: Runner, tmp_path: Path) -> None:
@@ -161,7 +181,6 @@ def test_the_action_offers_every_form_of_a_file() -> None:
     assert set(ACTION["inputs"]["formats"]["default"].split()) == forms - {"text"}
 
 
-@needs_gate
 def test_the_action_gates_a_real_model(tmp_path: Path) -> None:
     runner, repository = Runner(tmp_path, REAL), tmp_path / "repository"
     (repository / "models").mkdir(parents=True)
@@ -175,17 +194,19 @@ def test_the_action_gates_a_real_model(tmp_path: Path) -> None:
     done = runner.step("Gate", repository, {"model": "models/model.onnx"})
     assert done.returncode == 0, done
     assert runner.outputs["verdict"] == "fail", done.stderr
-    assert "::error file=models/model.onnx,line=1," in done.stderr
+    assert "\n::error file=models/model.onnx,line=1," in done.stdout
+    assert "::error" not in done.stderr
     assert runner.files["GITHUB_STEP_SUMMARY"].read_text().startswith("## lancet-onnx gate: fail")
     (run,) = json.loads(Path(runner.outputs["sarif"]).read_text())["runs"]
     uris = {
         r["locations"][0]["physicalLocation"]["artifactLocation"]["uri"] for r in run["results"]
     }
     assert uris == {"models/model.onnx"}
+    links = {rule["helpUri"] for rule in run["tool"]["driver"]["rules"]}
+    assert links == {"https://g.example/o/lancet-onnx/blob/v1/docs/rules.md#lnc011"}
     assert runner.step("Verdict", repository).returncode == 1
 
 
-@needs_gate
 @pytest.mark.parametrize(("model", "code"), [("clean", 0), ("hostile", 3)])
 def test_the_hook_takes_models_without_images(tmp_path: Path, model: str, code: int) -> None:
     paths = {

@@ -11,7 +11,8 @@ import pytest
 
 from lancet_onnx.api.gate_report import UNASKED
 from lancet_onnx.api.policy import Asked, Policy
-from lancet_onnx.contain import Limits, gated, parent
+from lancet_onnx.contain import Limits, parent
+from lancet_onnx.contain.several import gated
 from lancet_onnx.report import Report
 from lancet_onnx.rules import CRASH, TIME
 
@@ -176,3 +177,28 @@ def test_progress_is_of_all_models(child: Stand):
     told: list[tuple[str, float]] = []
     look("x/a", "x/b", progress=lambda what, share: told.append((what, share)))
     assert told == [("a: scan", 0.25), ("b: scan", 0.5)]
+
+
+@pytest.mark.parametrize(
+    "lie",
+    [
+        "body = {**body, 'models': []}",
+        "body = {'command': 'gate', 'verdict': 'pass', 'reasons': []}",
+        "entry['path'] = 'b'",
+        "entry['verdict'] = 'fail'",
+        "body['stages'] = ['quick']",
+        "body['environment'] = None",
+        "entry['checks'] = []",
+        "body['command'] = 'scan'; body['verdict'] = 'clean'",
+    ],
+)
+def test_a_child_that_answers_something_else_is_its_models_own_result(child: Stand, lie: str):
+    child(f"""
+        if name == "a":
+            {lie}
+        answer()
+    """)
+    found = look("a", "b")
+    assert verdicts(found) == {"a": "not_evaluated", "b": "pass"}
+    first = found.to_dict()["models"][0]["checks"]  # type: ignore[index]
+    assert [(check["rule"], check["id"]) for check in first] == [("LNC303", "run")]

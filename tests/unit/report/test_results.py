@@ -1,16 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """Every report as a flat list of printable results."""
 
-import shlex
-
 from gate_report import ALLOWED, EVIL, FAILED, UNKNOWN, check, gate, hostile, mixed, model
 
 from lancet_onnx.report import Report, results
+from lancet_onnx.report.results import MOST_TEXT
 
 FINDING = {
     "rule": "LNC001", "severity": "critical", "target": 7,
     "trigger": {"path": "a b.png", "mode": "blend", "mask": "m.png", "position": [3, 4]},
-    "located": [],
+    "located": [], "next": "lancet-onnx repair m.onnx --trigger 'a b.png' -o m.fixed.onnx",
 }  # fmt: skip
 SCAN = {"model": {"path": "m.onnx", "sha256": "0" * 64}, "seconds": 2.0, "graph_logic": []}
 SWITCH = {"rule": "LNC203", "severity": "high", "node": "if0", "path": [], "text": "it switches"}
@@ -68,17 +67,18 @@ def test_a_finding_of_a_scan_says_which_repair_goes_with_it():
     )  # fmt: skip
     assert found.text == "target class 7: 99 %"
     assert found.page == "docs/rules.md#lnc001"
-    assert shlex.split(found.next) == [
-        "lancet-onnx", "repair", "m.onnx", "--trigger", "a b.png", "--mask", "m.png",
-        "--trigger-mode", "blend", "--position", "3,4", "--data", "val.npz",
-        "--preprocess", "unit", "-o", "FIXED.onnx",
-    ]  # fmt: skip
+    assert found.next == FINDING["next"]
+    (without,) = results(Report("scan", "backdoored", (), {**SCAN, "findings": [{"rule": "X"}]}))
+    assert without.next == ""
 
 
-def test_what_a_search_found_is_repaired_from_its_scan():
-    finding = {**FINDING, "rule": "LNC002", "triggers": [], "trigger": {"path": None}}
-    (found,) = results(Report("scan", "backdoored", (), {**SCAN, "findings": [finding]}))
-    assert found.next == "lancet-onnx repair m.onnx --from SCAN.json --data IMAGES -o FIXED.onnx"
+def test_a_name_of_any_length_is_cut_and_a_number_that_no_float_holds_is_none():
+    long = {"id": "trigger:" + "x" * 9999, "text": "y" * 9999, "next": "z" * 9999, "result": "fail",
+            "value": 10**400, "limit": 0.5}  # fmt: skip
+    body = {"models": [{"path": "m.onnx", "verdict": "fail", "checks": [long], "seconds": 10**400}]}
+    (found,) = results(Report("gate", "fail", (), body))
+    assert {len(found.check), len(found.text), len(found.next)} == {MOST_TEXT}
+    assert (found.value, found.limit, found.seconds) == (None, 0.5, 0.0)
 
 
 def test_a_fingerprint_is_of_rule_and_place_not_of_bytes():
