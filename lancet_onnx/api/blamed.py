@@ -17,7 +17,7 @@ from lancet_onnx.runtime.executor import Params
 from lancet_onnx.runtime.layers import Layer, find_layers
 from lancet_onnx.samples import Material, Pairs
 from lancet_onnx.samples.core import Floats
-from lancet_onnx.scores import Index, WeightMask
+from lancet_onnx.scores import Index
 from lancet_onnx.types import ParamName, Progress
 
 
@@ -27,13 +27,11 @@ class Blamed:
 
     Attributes:
         source: a ``patch`` that changes them, or <error, companion> ``pairs`` that they explain.
-        mask: which weights.
         without: the leaves that hold them, with these weights zero.
         rows: the JSON form, one for each initializer.
     """
 
     source: Literal["patch", "pairs"]
-    mask: WeightMask
     without: Params
     rows: tuple[Mapping[str, object], ...]
 
@@ -47,7 +45,7 @@ def by_patch(classifier: Classifier, patch: Patch) -> Blamed | None:
     index = {d.param: d.elements.at for d in patch.deltas if d.param in layers and d.count}
     if not index:
         return None
-    return _blamed(classifier, "patch", patch.method, layers, index)
+    return _blamed(classifier, "patch", layers, index)
 
 
 def by_pairs(
@@ -67,13 +65,12 @@ def by_pairs(
     index = {best.param: np.sort(best.orders[0].ranking(best.param)[:count])}
     layers = {layer.param: layer for layer in find_layers(classifier)}
     more = {best.param: {"pairs_located": best.pairs_located, "pairs": best.pairs}}
-    return _blamed(classifier, "pairs", location.method, layers, index, more)
+    return _blamed(classifier, "pairs", layers, index, more)
 
 
 def _blamed(
     classifier: Classifier,
     source: Literal["patch", "pairs"],
-    method: str,
     layers: Mapping[ParamName, Layer],
     index: Mapping[ParamName, Index],
     more: Mapping[ParamName, Mapping[str, int]] | None = None,
@@ -90,7 +87,7 @@ def _blamed(
         for param, at in index.items()
     ]
     without = {param: _zeroed(classifier, layers[param], at) for param, at in index.items()}
-    return Blamed(source, WeightMask(method, dict(index)), without, tuple(rows))
+    return Blamed(source, without, tuple(rows))
 
 
 def _zeroed(classifier: Classifier, layer: Layer, at: Index) -> torch.Tensor:

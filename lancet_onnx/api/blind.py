@@ -117,7 +117,8 @@ def repair_blind(
         others = _others(subject, target, seed)
         score = _score(canvas, usual, target, seed + 50, others=others)
         fresh = union(canvas, usual, target, FRESH, seed + 100, progress=progress)
-        evidence = Evidence.of(subject, prepared, split.figures, canvas, fresh, target)
+        budget = options.max_accuracy_loss
+        evidence = Evidence.of(subject, prepared, split.figures, canvas, fresh, target, budget)
     if evidence.before["attack_success"].n < FEWEST_IMAGES:
         raise DataError(
             f"{prepared.samples.source}: too few images of other classes to judge a repair by; "

@@ -54,7 +54,7 @@ class Evidence(Protocol):
     def before(self) -> Mapping[str, Rate]:
         """The unrepaired model's figures."""
 
-    def judge(self, model: OrtModel, max_loss: float) -> Judgement:
+    def judge(self, model: OrtModel) -> Judgement:
         """Return a model's figures and what they say."""
 
 
@@ -129,7 +129,7 @@ def write_judged(
         patch = replace(patch, metadata=((key, json.dumps(note, sort_keys=True)),))
     contents = subject.model.contents
     with applied(contents, patch, options.output, digest=subject.model.digest) as (patch, stage):
-        found = evidence.judge(subject.patched(stage.model, device), options.max_accuracy_loss)
+        found = evidence.judge(subject.patched(stage.model, device))
         decision = found.decision
         if refusal is not None and decision.verdict == "repaired":
             decision = refusal
@@ -144,7 +144,7 @@ def write_judged(
             patch_path.unlink(missing_ok=True)
             raise
     # Only what onnxruntime says of the file at its final path is reported.
-    found = evidence.judge(subject.patched(options.output, device), options.max_accuracy_loss)
+    found = evidence.judge(subject.patched(options.output, device))
     return Written(
         found.after,
         found.decision if decision.verdict == "repaired" else decision,

@@ -40,7 +40,14 @@ from lancet_onnx.samples import Samples, Split
 from lancet_onnx.samples.core import Ints
 from lancet_onnx.types import Progress, no_progress
 from lancet_onnx.verify.correcting import judge_correction
-from lancet_onnx.verify.metrics import Rate, as_numbers, changed_labels, corrections
+from lancet_onnx.verify.metrics import (
+    Labels,
+    Rate,
+    as_numbers,
+    changed_labels,
+    corrections,
+    measure,
+)
 from lancet_onnx.verify.policy import FEWEST_IMAGES, Decision
 
 GIVEN = "given_corrected"
@@ -110,7 +117,7 @@ def repair_errors(
     if taught is None or part is None:
         written = Written(evidence.before, nothing or Decision("not_repaired", ()), None)
     else:
-        with clock.stage("write and verify", 2 * len(evidence.figures)):
+        with clock.stage("write and verify", 2 * evidence.images):
             params = moved(subject.classifier, taught.deltas, part)
             described = (
                 f"{taught.how} | part {part} of the way | on(errors={errors}, "
@@ -121,7 +128,10 @@ def repair_errors(
             if patch.size:
                 written = write_judged(subject, patch, patch_path, evidence, None, options, device)
             else:
-                why = "no weight that the file stores changed: what was learnt is lost in rounding"
+                why = (
+                    "no weight that the file stores changed: what was learnt is lost in rounding. "
+                    "Repair the model before it is quantised"
+                )
                 written = Written(evidence.before, Decision("not_repaired", (why,)), None)
     now = evidence.original if written.clean is None else written.clean
     body = {
@@ -175,11 +185,9 @@ class _Evidence:
         max_regression: float,
     ) -> _Evidence:
         original = subject.ort.labels(prepared.inputs(figures))
-        assert figures.labels is not None  # noqa: S101 - unlabelled data was refused
-        # What got better and worse means nothing before.
-        known = corrections(original, original, figures.labels)
-        before = {name: known[name] for name in ("agreement", "clean_accuracy")}
-        right = int((original == figures.labels).sum())
+        labels = Labels(original, None)
+        before = measure(labels, labels, figures.labels, None)
+        right = before["clean_accuracy"].count
         if right < FEWEST_IMAGES:
             raise DataError(
                 f"{figures.source}: {right} of {len(figures)} images that a repair is judged by "
@@ -190,11 +198,16 @@ class _Evidence:
         return cls(prepared, figures, held, original, before, max_regression)
 
     @property
+    def images(self) -> int:
+        """How many images judge a model."""
+        return len(self.figures) + (len(self.held_out.held_out) if self.held_out else 0)
+
+    @property
     def true(self) -> Ints:
         assert self.figures.labels is not None  # noqa: S101 - unlabelled data was refused
         return self.figures.labels
 
-    def judge(self, model: OrtModel, max_loss: float) -> Judgement:
+    def judge(self, model: OrtModel) -> Judgement:
         now = model.labels(self.prepared.inputs(self.figures))
         after, apart = corrections(now, self.original, self.true), 0
         if self.held_out is not None:

@@ -21,11 +21,11 @@ from lancet_onnx.model.digests import file_digest
 from lancet_onnx.model.files import temporary_folder
 from lancet_onnx.model.write import applied
 from lancet_onnx.pairs.canvas import Canvas, check_gradients
-from lancet_onnx.pairs.companions import Companions, companions
+from lancet_onnx.pairs.companions import Companions, as_pairs, companions
 from lancet_onnx.patch import Patch, opened_patch
 from lancet_onnx.report import Report
 from lancet_onnx.runtime.ort import Device, OrtModel
-from lancet_onnx.samples import Pairs
+from lancet_onnx.samples import Samples
 from lancet_onnx.types import Progress, no_progress
 
 SHOWN = 8
@@ -78,7 +78,7 @@ def explain(
             canvas = Canvas.of(subject.classifier, images, prepared.preprocess)
             found = companions(canvas, wrong.true[chosen.positions], seed=seed, progress=progress)
         with clock.stage("locate"):
-            blamed = _blame(prepared, canvas, found, change, progress)
+            blamed = _blame(prepared, canvas, found, change, seed, progress)
         few = found.take(
             in_turn(list(zip(found.true.tolist(), found.wrong.tolist(), strict=True)), shown)
         )
@@ -162,17 +162,19 @@ def _blame(
     canvas: Canvas,
     found: Companions,
     change: Patch | None,
+    seed: int,
     progress: Progress,
 ) -> Blamed | None:
     if change is not None:
         return by_patch(canvas.classifier, change)
-    bad, good = (
-        canvas.inputs(pixels).detach().cpu().numpy()
-        for pixels in (canvas.pixels[found.positions], found.pixels)
-    )
-    pairs = Pairs(bad, good, found.wrong.cpu().numpy(), found.true.cpu().numpy())
-    clean = prepared.inputs(prepared.samples.take(np.arange(min(_FEW, len(prepared.samples)))))
-    return by_pairs(canvas.classifier, pairs, clean, progress)
+    clean = prepared.inputs(_ordinary(prepared, seed, _FEW))
+    return by_pairs(canvas.classifier, as_pairs(canvas, found), clean, progress)
+
+
+def _ordinary(prepared: Prepared, seed: int, most: int) -> Samples:
+    """Return some of the data at random: files are often sorted by class."""
+    order = np.random.default_rng(seed).permutation(len(prepared.samples))
+    return prepared.samples.take(order[:most].astype(np.int64))
 
 
 def _draw(
@@ -183,10 +185,7 @@ def _draw(
     seed: int,
     progress: Progress,
 ) -> Shown:
-    rng = np.random.default_rng(seed)
-    count = len(prepared.samples)
-    index = rng.permutation(count)[:_ORDINARY].astype(np.int64)
-    samples = prepared.samples.take(index)
+    samples = _ordinary(prepared, seed, _ORDINARY)
     canvas = Canvas.of(subject.classifier, samples, prepared.preprocess)
     without = None if blamed is None else blamed.without
     whole, part = visualise(canvas, classes, without, seed=seed, progress=progress)

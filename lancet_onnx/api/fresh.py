@@ -34,6 +34,7 @@ class Evidence:
         original: labels of the unrepaired model, plausible triggers in turn.
         each: the same for each trigger by itself.
         before: figures of `original`.
+        max_loss: budget on clean images, 0 to 1.
         risk: what is told of a repair; filled as it is judged.
         again: score of the class by a new search of the repaired model.
     """
@@ -46,6 +47,7 @@ class Evidence:
     original: Labels
     each: list[Labels]
     before: dict[str, Rate]
+    max_loss: float
     risk: dict[str, object]
     again: float = 0.0
 
@@ -58,6 +60,7 @@ class Evidence:
         canvas: Canvas,
         fresh: Sequence[Sequence[Stamp]],
         target: int,
+        max_loss: float,
     ) -> Evidence:
         """Ask the unrepaired model."""
         triggers = [
@@ -68,9 +71,11 @@ class Evidence:
         each = _asked(subject.ort, prepared, figures, triggers)
         original = _pooled(triggers, each)
         before = measure(original, original, figures.labels, target)
-        return cls(prepared, figures, canvas, triggers, target, original, each, before, {})
+        return cls(
+            prepared, figures, canvas, triggers, target, original, each, before, max_loss, {}
+        )
 
-    def judge(self, model: OrtModel, max_loss: float) -> Judgement:
+    def judge(self, model: OrtModel) -> Judgement:
         """Ask a repaired model and judge it by plausible triggers; tell what the loud ones do."""
         each = _asked(model, self.prepared, self.figures, self.triggers)
         labels, true = _pooled(self.triggers, each), self.figures.labels
@@ -82,7 +87,7 @@ class Evidence:
             Rate.of(labels.clean[mine] == self.target),
         )
         self._tell(each, own, recall)
-        decision = judge_blind(self.before, after, recall, self.again, max_loss)
+        decision = judge_blind(self.before, after, recall, self.again, self.max_loss)
         return Judgement(after, decision, labels.clean)
 
     def _tell(self, each: Sequence[Labels], own: Ints, recall: tuple[Rate, Rate]) -> None:

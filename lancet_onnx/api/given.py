@@ -11,12 +11,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from lancet_onnx.api.misread import read_errors
+from lancet_onnx.api.misread import misread
 from lancet_onnx.api.options import DataOptions
 from lancet_onnx.api.subject import Prepared, Subject
 from lancet_onnx.errors import DataError
 from lancet_onnx.samples import Samples, Split
-from lancet_onnx.samples.core import Ints
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -24,7 +23,7 @@ class Given:
     """Errors that were given apart from the data.
 
     Attributes:
-        learnt: those that the repair learns from.
+        learnt: those that the repair learns from, beside the data's own.
         held_out: those that it is told by.
         apart: how many of these, the first ones, are not among the data.
         count: how many images were given.
@@ -45,55 +44,38 @@ def read_given(
 ) -> Given:
     """Read the errors in `path` and halve them.
 
-    An error that is also among the data goes where the data's split has it; the others are halved
+    An error that is also among the data stays where the data's split has it; the others are halved
     class by class.
 
     Raises:
         DataError: unusable or unlabelled images, labels that the model does not have or that
             differ from the data's, or not one error.
     """
-    found = read_errors(subject, prepared, data, path)
-    if found.labels is None:
-        raise DataError(
-            f"{path}: no labels; what the model should say of its errors must be known. Give class "
-            "folders, an .npz with x and y, or a CSV of path,label"
-        )
-    said = subject.ort.labels(prepared.inputs(found))
-    wrong = np.flatnonzero(said != found.labels)
-    if not len(wrong):
-        raise DataError(
-            f"{path}: the model gets all {len(found)} images right, so there is no error to "
-            "repair. Check the labels and the preprocessing"
-        )
-    errors = found.take(wrong)
-    assert errors.labels is not None  # noqa: S101 - `found` has labels
+    found = misread(subject, prepared, data, path)
+    wrong = np.flatnonzero(found.read != found.true)
+    errors = found.samples.take(wrong)
+    labels = found.true[wrong].tolist()
     places = [_labels_of(half) for half in (split.tool, split.figures)]
     marks = _marks(errors)
-    for mark, label, number in zip(marks, errors.labels.tolist(), wrong.tolist(), strict=True):
-        other = next((place[mark] for place in places if mark in place), label)
+    known: dict[bytes, int] = {**places[1], **places[0]}
+    for mark, label, number in zip(marks, labels, wrong.tolist(), strict=True):
+        other = known.setdefault(mark, label)
         if other != label:
             raise DataError(
-                f"{path}: image {number} has the label {label}, and {other} in {split.tool.source};"
-                " which one is true? Mend one of them"
+                f"{path}: image {number} has the label {label}, but the same image has {other} "
+                "there or in the data; which one is true? Mend one of them"
             )
     in_tool, in_figures = (np.array([m in place for m in marks], bool) for place in places)
     rest = ~(in_tool | in_figures)
     halves = Split.of(errors.take(np.flatnonzero(rest)), split.seed)
     return Given(
-        joined(halves.tool, errors.take(np.flatnonzero(in_tool))),
+        halves.tool,
         joined(halves.figures, errors.take(np.flatnonzero(in_figures))),
         len(halves.figures),
-        len(found),
-        len(found) - len(wrong),
+        len(found.samples),
+        len(found.samples) - found.errors,
         int((~rest).sum()),
     )
-
-
-def without(samples: Samples, others: Samples) -> Samples:
-    """Return the samples that are not among the others."""
-    known = set(_marks(others))
-    kept: Ints = np.flatnonzero([mark not in known for mark in _marks(samples)]).astype(np.int64)
-    return samples.take(kept)
 
 
 def joined(first: Samples, second: Samples) -> Samples:

@@ -7,16 +7,16 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 
-from lancet_onnx.api.given import joined, without
+from lancet_onnx.api.given import joined
 from lancet_onnx.api.subject import Prepared
+from lancet_onnx.errors import DataError
 from lancet_onnx.pairs.canvas import Canvas
 from lancet_onnx.repair.correct import PARTS, moved
 from lancet_onnx.runtime.classifier import Classifier
 from lancet_onnx.runtime.executor import Params
-from lancet_onnx.samples import Samples
+from lancet_onnx.samples import Samples, apart
 from lancet_onnx.types import ParamName
 from lancet_onnx.verify.policy import ROUNDING
 
@@ -80,14 +80,22 @@ class Learning:
         given: Samples | None,
         seed: int,
     ) -> Learning:
-        """Put one in `ASIDE` aside, of the tool's half and of the errors that were given."""
-        if given is None or not len(given):
-            learnt, aside = _apart(tool, seed)
-        else:
-            parts = zip(_apart(without(tool, given), seed), _apart(given, seed), strict=True)
-            learnt, aside = (joined(own, more) for own, more in parts)
+        """Put one in `ASIDE` aside, of the tool's half and of the errors that were given.
+
+        Raises:
+            DataError: the model gets none of those aside right.
+        """
+        aside, learnt = apart(tool, seed, ASIDE)
+        if given is not None and len(given):
+            more = apart(given, seed, ASIDE)
+            aside, learnt = joined(aside, more[0]), joined(learnt, more[1])
         canvas = Canvas.of(classifier, learnt, prepared.preprocess)
-        probe = Probe.of(classifier, prepared, without(aside, learnt))
+        probe = Probe.of(classifier, prepared, aside)
+        if bool(probe.wrong.all()):
+            raise DataError(
+                f"{tool.source}: the model gets none of the {len(aside)} images right that say how "
+                "far a repair goes; give more images"
+            )
         return cls(canvas, labels_on(classifier, learnt), probe)
 
     @property
@@ -135,9 +143,3 @@ def labels_on(classifier: Classifier, samples: Samples) -> torch.Tensor:
     """Return the labels of labelled samples on the model's device."""
     assert samples.labels is not None  # noqa: S101 - unlabelled images were refused
     return torch.from_numpy(samples.labels).to(classifier.module.device)
-
-
-def _apart(samples: Samples, seed: int) -> tuple[Samples, Samples]:
-    order = np.random.default_rng(seed).permutation(len(samples))
-    cut = len(order) // ASIDE
-    return samples.take(order[cut:]), samples.take(order[:cut])

@@ -55,7 +55,7 @@ def misread(
     """
     samples = prepared.samples
     if errors is not None:
-        samples = read_errors(subject, prepared, data, errors)
+        samples = _read_errors(subject, prepared, data, errors)
     if samples.labels is None:
         raise DataError(
             f"{samples.source}: the images have no labels, so nobody can say which of them the "
@@ -67,13 +67,14 @@ def misread(
     found = Misread(samples, read, probabilities(scores), errors is not None)
     if not found.errors:
         raise DataError(
-            f"{samples.source}: the model gets all {len(samples)} images right: there is nothing "
-            "to explain. Give images that it gets wrong, with their true labels, with --errors"
+            f"{samples.source}: the model gets all {len(samples)} images right, so there is no "
+            "error here. Check the labels and the preprocessing, or give images that it gets "
+            "wrong, with their true labels, with --errors"
         )
     return found
 
 
-def read_errors(subject: Subject, prepared: Prepared, data: DataOptions, path: Path) -> Samples:
+def _read_errors(subject: Subject, prepared: Prepared, data: DataOptions, path: Path) -> Samples:
     """Return the images of `path`; names of class folders mean what they mean in the data.
 
     Raises:

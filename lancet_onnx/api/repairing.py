@@ -87,7 +87,9 @@ def repair(
         target = find_target(subject, prepared, split.tool, stamp, trigger.target)
         original = labels_of(subject.ort, prepared, split.figures, stamp)
         before = measure(original, original, split.figures.labels, target)
-        evidence = _Evidence(prepared, split.figures, stamp, target, original, before)
+        evidence = _Evidence(
+            prepared, split.figures, stamp, target, original, before, options.max_accuracy_loss
+        )
         if before["attack_success"].n < FEWEST_IMAGES:
             raise DataError(
                 f"{prepared.samples.source}: {len(prepared.samples)} images are too few: half of "
@@ -187,11 +189,12 @@ class _Evidence:
     target: int
     original: Labels
     before: dict[str, Rate]
+    max_loss: float
 
-    def judge(self, model: OrtModel, max_loss: float) -> Judgement:
+    def judge(self, model: OrtModel) -> Judgement:
         labels = labels_of(model, self.prepared, self.figures, self.stamp)
         after = measure(labels, self.original, self.figures.labels, self.target)
-        return Judgement(after, judge_repair(self.before, after, max_loss), labels.clean)
+        return Judgement(after, judge_repair(self.before, after, self.max_loss), labels.clean)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

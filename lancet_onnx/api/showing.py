@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -93,11 +93,6 @@ def show_errors(
     for at in range(count):
         labels = {"true": int(true[at]), "wrong": int(wrong[at])}
 
-        def told(shares: Floats, labels: dict[str, int] = labels) -> dict[str, object]:
-            both = {name: round(float(shares[label]), 4) for name, label in labels.items()}
-            label = int(shares.argmax())
-            return {"label": label, "sure": round(float(shares[label]), 4), **both}
-
         others = [bool(hit[at]) for name, hit in fills.items() if name != ELSEWHERE]
         names = {part: f"error{at + 1}-{part}.png" for part in ("image", "mask", "companion")}
         pixels, mask, companion = (
@@ -110,9 +105,9 @@ def show_errors(
                 "image": int(numbers[at]),
                 **labels,
                 "alike": int(sizes[at]),
-                "probability": told(curves[at, 0]),
-                "companion": told(curves[at, -1]),
-                "patched": None if after is None else told(after[at]),
+                "probability": _told(curves[at, 0], labels),
+                "companion": _told(curves[at, -1], labels),
+                "patched": None if after is None else _told(after[at], labels),
                 "mask_area": round(float(found.areas[at]), 6),
                 "other_fills": {"tried": len(others), "restored": sum(others)},
                 "elsewhere_restored": bool(fills[ELSEWHERE][at]),
@@ -120,7 +115,7 @@ def show_errors(
                 if parts[0] is None or parts[1] is None
                 else {"true": _number(parts[0][at]), "wrong": _number(parts[1][at])},
                 "curve": [
-                    {"amount": amount, **told(curves[at, step])}
+                    {"amount": amount, **_told(curves[at, step], labels)}
                     for step, amount in enumerate(AMOUNTS)
                 ],
                 "pictures": names,
@@ -174,3 +169,10 @@ def _channels_last(picture: torch.Tensor) -> Floats:
 
 def _number(value: torch.Tensor) -> float:
     return round(float(value), 4)
+
+
+def _told(shares: Floats, labels: Mapping[str, int]) -> dict[str, object]:
+    """Return what probabilities (classes,) say of an image, and of its two labels."""
+    both = {name: round(float(shares[label]), 4) for name, label in labels.items()}
+    label = int(shares.argmax())
+    return {"label": label, "sure": round(float(shares[label]), 4), **both}

@@ -12,14 +12,14 @@ from torch.nn import functional
 from lancet_onnx.errors import DataError
 from lancet_onnx.locate import locate_as_published
 from lancet_onnx.pairs.canvas import Canvas
-from lancet_onnx.pairs.companions import Companions, companions
+from lancet_onnx.pairs.companions import Companions, as_pairs, companions
 from lancet_onnx.pairs.lessons import varied
 from lancet_onnx.pairs.similar import fitting, similar
 from lancet_onnx.repair.correct import CorrectSettings, Lessons, correct
 from lancet_onnx.repair.moving import Tensors, top, weights_of
 from lancet_onnx.runtime.classifier import CHUNK, Classifier
 from lancet_onnx.runtime.layers import find_layers
-from lancet_onnx.samples import Material, Pairs
+from lancet_onnx.samples import Material
 from lancet_onnx.scores import Location
 from lancet_onnx.types import ParamName, Progress, ValueName, no_progress
 
@@ -72,16 +72,10 @@ def teach(
     return Taught(deltas, f"{settings} | lessons(often={OFTEN})")
 
 
-def plain_lessons(canvas: Canvas, true: torch.Tensor, seed: int, truth: float = 1.0) -> Lessons:
-    """Return all images with their labels, errors more often, each time seen a little otherwise.
-
-    With a `truth` under 1 the unrepaired model's answers are part of what is taught.
-    """
+def plain_lessons(canvas: Canvas, true: torch.Tensor, seed: int) -> Lessons:
+    """Return all images with their labels, errors more often, each time seen a little otherwise."""
     wrong = canvas.labels != true
     target = functional.one_hot(true, canvas.classifier.signature.classes).float()
-    if truth < 1:
-        answers = canvas.classifier.logits(canvas.inputs(canvas.pixels)).softmax(1)
-        target = truth * target + (1 - truth) * answers
     kinds = fitting(canvas, canvas.pixels[~wrong], seed)
     return Lessons(target, torch.where(wrong, OFTEN, 1.0), varied(canvas, kinds))
 
@@ -94,16 +88,15 @@ def error_pairs(canvas: Canvas, true: torch.Tensor, seed: int) -> tuple[Material
     """
     wrong = canvas.labels != true
     rows = wrong.nonzero()[: PAIRS * 3 // 2, 0]
-    part = replace(canvas, pixels=canvas.pixels[rows], labels=canvas.labels[rows])
+    part = canvas.take(rows)
     found = companions(part, true[rows].cpu().numpy(), seed=seed)
     if not len(found):
         raise DataError(
             f"no companion was found for any of {len(rows)} errors: no small region of these "
-            "images decides that they are misread, so there is nothing to locate"
+            "images decides that they are misread, so there is nothing to locate. Leave "
+            "--as-published away"
         )
-    at = found.positions[:PAIRS]
-    bad, good = (part.inputs(x).cpu().numpy() for x in (part.pixels[at], found.pixels[:PAIRS]))
-    pairs = Pairs(bad, good, found.wrong[:PAIRS].cpu().numpy(), found.true[:PAIRS].cpu().numpy())
+    pairs = as_pairs(part, found.take(range(min(PAIRS, len(found)))))
     clean = canvas.inputs(canvas.pixels[~wrong][:GUARD]).cpu().numpy()
     return Material.to_locate(pairs, clean), found
 
@@ -116,7 +109,10 @@ def with_votes(classifier: Classifier, location: Location, width: float) -> Tens
     """
     best = location.best
     if best is None:
-        raise DataError("in no layer does ablation of a fifth of the weights mend an error")
+        raise DataError(
+            "in no layer does ablation of a fifth of the weights mend an error, so nothing is "
+            "located. Leave --as-published away"
+        )
     votes = torch.from_numpy(best.orders[0].scores[best.param])
     scores = over_layers(classifier, {best.param: votes.where(votes >= 1, 0.0)})
     return top(scores, max(1, int(width * weights_of(classifier))))

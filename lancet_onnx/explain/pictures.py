@@ -91,8 +91,7 @@ def where_png(pixels: Floats, mask: Floats) -> bytes:
 
 
 def _shown(pixels: Floats) -> Image.Image:
-    levels = (np.clip(pixels, 0, 1) * 255 + 0.5).astype(np.uint8)
-    image = Image.fromarray(levels[..., 0] if levels.shape[-1] == 1 else levels)
+    image = _image(pixels)
     factor = _SHOWN / max(image.size)
     if factor < 1:
         size = [max(1, round(side * factor)) for side in image.size]
@@ -102,6 +101,11 @@ def _shown(pixels: Floats) -> Image.Image:
     return image.resize((size[0], size[1]), Image.Resampling.NEAREST)
 
 
+def _image(pixels: Floats) -> Image.Image:
+    levels = (np.clip(pixels, 0, 1) * 255 + 0.5).astype(np.uint8)
+    return Image.fromarray(levels[..., 0] if levels.shape[-1] == 1 else levels)
+
+
 def _encoded(image: Image.Image) -> bytes:
     stream = io.BytesIO()
     image.save(stream, "PNG", optimize=True)
@@ -109,8 +113,7 @@ def _encoded(image: Image.Image) -> bytes:
 
 
 def _png(pixels: Floats) -> bytes:
-    levels = (np.clip(pixels, 0, 1) * 255 + 0.5).astype(np.uint8)
-    image = Image.fromarray(levels[..., 0] if levels.shape[-1] == 1 else levels)
+    image = _image(pixels)
     factor = max(1, _SIDE // image.height)
     image = image.resize((image.width * factor, image.height * factor), Image.Resampling.NEAREST)
     return _encoded(image)

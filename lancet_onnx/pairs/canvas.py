@@ -91,8 +91,8 @@ class Canvas:
         )
         return replace(made, labels=made.read(made.pixels))
 
-    def take(self, part: slice) -> Canvas:
-        """Return the canvas with a part of its images."""
+    def take(self, part: slice | torch.Tensor) -> Canvas:
+        """Return the canvas with a part of its images; a tensor holds their positions."""
         return replace(self, pixels=self.pixels[part], labels=self.labels[part])
 
     def inputs(self, pixels: torch.Tensor) -> torch.Tensor:
@@ -184,9 +184,9 @@ def check_gradients(classifier: Classifier) -> None:
     spec = classifier.signature.input
     if not torch_dtype(spec).is_floating_point:
         raise UnsupportedError(
-            f"the input '{spec.name}' takes {spec.dtype}: triggers and masks are found by "
-            "gradients, which do not pass whole numbers. Export the model with a float input, or "
-            "give a trigger with --trigger"
+            f"the input '{spec.name}' takes {spec.dtype}: what is looked for here is found by "
+            "gradients, which do not pass whole numbers. Export the model with a float input; "
+            "triggers that are known (--trigger) need none"
         )
 
 

@@ -37,6 +37,7 @@ from lancet_onnx.pairs.fills import (
     shuffled,
 )
 from lancet_onnx.runtime.leads import lead
+from lancet_onnx.samples import Pairs
 from lancet_onnx.samples.core import Ints
 from lancet_onnx.types import Progress, no_progress
 
@@ -129,6 +130,13 @@ def companions(
     return Companions(
         kept, canvas.labels[kept], labels[kept], mask[solved], pixels[solved], int((~solved).sum())
     )
+
+
+def as_pairs(canvas: Canvas, found: Companions) -> Pairs:
+    """Return pairs <error, companion> in the model's form, to locate weights on."""
+    images = (canvas.pixels[found.positions], found.pixels)
+    bad, good = (canvas.inputs(pixels).detach().cpu().numpy() for pixels in images)
+    return Pairs(bad, good, found.wrong.cpu().numpy(), found.true.cpu().numpy())
 
 
 def restored(canvas: Canvas, found: Companions, *, seed: int = 0) -> Mapping[str, torch.Tensor]:

@@ -34,12 +34,10 @@ class Similar:
     Attributes:
         pixels: (M, C, H, W) in [0, 1]; all of them are misclassified.
         origin: (M,) the position of the error that each was made from.
-        fitting: names of the transforms that fit the data.
     """
 
     pixels: torch.Tensor
     origin: torch.Tensor
-    fitting: tuple[str, ...]
 
 
 def similar(
@@ -62,7 +60,7 @@ def similar(
         wrong = (canvas.read(made) != true).nonzero()[:, 0]
         pixels.append(made[wrong])
         origin.append(wrong.cpu())
-    return Similar(torch.cat(pixels), torch.cat(origin), names)
+    return Similar(torch.cat(pixels), torch.cat(origin))
 
 
 def fitting(canvas: Canvas, right: torch.Tensor, seed: int) -> tuple[str, ...]:

@@ -106,12 +106,9 @@ def correct(
         return found
 
     if kept is None:
-        every = {name: torch.ones_like(leaf, dtype=torch.bool) for name, leaf in step.leaves()}
-        narrow = settings.width < 1
-        if narrow:
-            moving.round(every, settings.warm, settings.warm_rate, gradients, settle=False)
-        count = max(1, int(settings.width * weights_of(classifier)))
-        kept = top(moving.worth(), count) if narrow else every
+        every = {n: torch.ones_like(leaf, dtype=torch.bool) for n, leaf in moving.leaves.items()}
+        moving.round(every, settings.warm, settings.warm_rate, gradients, settle=False)
+        kept = top(moving.worth(), max(1, int(settings.width * weights_of(classifier))))
     moving.round(kept, settings.steps, settings.rate, gradients, settle=True)
     progress("tuning weights", 1.0)
     return moving.deltas
@@ -156,9 +153,6 @@ class _Step:
         self.stiff = (
             fisher(classifier, lessons, settings, seed + 1)[1] if settings.elastic else None
         )
-
-    def leaves(self) -> list[tuple[ParamName, torch.Tensor]]:
-        return list(self.moving.leaves.items())
 
     def __call__(self, params: Tensors) -> Tensors:
         lessons, settings = self.lessons, self.settings

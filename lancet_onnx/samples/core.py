@@ -65,22 +65,31 @@ class Split:
         Identical images fall into the same half, so that no figure is measured on a copy of an
         image that the tool has seen.
         """
-        rng = np.random.default_rng(seed)
-        count = len(samples)
-        order = rng.permutation(count)
-        copies = [hashlib.blake2b(image.tobytes()).digest() for image in samples.images]
-        labels = samples.labels if samples.labels is not None else np.zeros(count, np.int64)
-        chosen: dict[bytes, bool] = {}
-        taken: dict[int, int] = {}
-        for position in order:
-            group = copies[position]
-            if group not in chosen:
-                label = int(labels[position])
-                chosen[group] = taken.get(label, int(rng.integers(2))) % 2 == 0
-                taken[label] = taken.get(label, 0 if chosen[group] else 1) + 1
-        mine = np.array([chosen[group] for group in copies], bool)
-        shuffled = mine[order]
-        return cls(samples.take(order[shuffled]), samples.take(order[~shuffled]), seed)
+        return cls(*apart(samples, seed, 2), seed)
+
+
+def apart(samples: Samples, seed: int, every: int) -> tuple[Samples, Samples]:
+    """Return one in `every` image, and the others, at random, each class as evenly as it allows.
+
+    Identical images stay together.
+    """
+    rng = np.random.default_rng(seed)
+    count = len(samples)
+    order = rng.permutation(count)
+    copies = [hashlib.blake2b(image.tobytes()).digest() for image in samples.images]
+    labels = samples.labels if samples.labels is not None else np.zeros(count, np.int64)
+    chosen: dict[bytes, bool] = {}
+    taken: dict[int, int] = {}
+    for position in order:
+        group = copies[position]
+        if group not in chosen:
+            label = int(labels[position])
+            at = taken.get(label, int(rng.integers(every)))
+            chosen[group] = at % every == 0
+            taken[label] = at + 1
+    mine = np.array([chosen[group] for group in copies], bool)
+    shuffled = mine[order]
+    return samples.take(order[shuffled]), samples.take(order[~shuffled])
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -24,6 +24,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from lancet_onnx.api.learning import Probe
 from lancet_onnx.repair.correct import PARTS, moved
+from lancet_onnx.repair.moving import weights_of
 from lancet_onnx.runtime.executor import Params
 from tests.bench.compare_runs import Case, case_options, read_cases
 from tests.bench.correct_methods import METHODS
@@ -64,7 +65,7 @@ def line_of(study: Study, method: str, rate: float) -> Line:
         "method": method,
         "rate": rate,
         "changed": sum(int(delta.count_nonzero()) for delta in deltas.values()),
-        "weights": sum(leaf.numel() for leaf in study.classifier.module.leaves.values()),
+        "weights": weights_of(study.classifier),
         "parts": parts,
         "seconds": round(time.perf_counter() - start, 1),
     }

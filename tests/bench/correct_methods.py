@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 import torch
 
 from lancet_onnx.api.teaching import FEATURES, over_layers, plain_lessons, published_lessons
-from lancet_onnx.repair.correct import CorrectSettings, correct
+from lancet_onnx.repair.correct import CorrectSettings, Lessons, correct
 from lancet_onnx.repair.moving import Tensors
 from lancet_onnx.runtime.layers import find_layers
 from tests.bench.correct_study import Study
@@ -45,7 +45,7 @@ class Method:
         """Return what training adds to the weights."""
         settings = CorrectSettings(rate=rate, elastic=self.elastic)
         if self.masks is None:
-            lessons = plain_lessons(study.canvas, study.true, study.seed, self.truth)
+            lessons = _lessons(study, self.truth)
             return correct(study.classifier, lessons, settings, study.seed)
         kept = self.masks(study)
         # The same number of steps for all.
@@ -54,8 +54,18 @@ class Method:
             lessons = published_lessons(study.canvas, study.true, kept, study.seed)
             settings = replace(settings, features=FEATURES)
         else:
-            lessons = plain_lessons(study.canvas, study.true, study.seed, self.truth)
+            lessons = _lessons(study, self.truth)
         return correct(study.classifier, lessons, settings, study.seed, kept)
+
+
+def _lessons(study: Study, truth: float) -> Lessons:
+    """Return the usual lessons, in which the true label is a part of what is taught.
+
+    The rest is the unrepaired model's answer.
+    """
+    lessons = plain_lessons(study.canvas, study.true, study.seed)
+    answers = study.classifier.logits(study.canvas.inputs(study.canvas.pixels)).softmax(1)
+    return replace(lessons, target=truth * lessons.target + (1 - truth) * answers)
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 
 import torch
@@ -101,9 +101,7 @@ class Study:
         for kind, _ in counted.most_common(GROUPS):
             mine = (kinds == torch.tensor(kind, device=kinds.device)).all(1)
             rows = (mine | ~self.wrong).nonzero()[:, 0]
-            part = replace(
-                self.canvas, pixels=self.canvas.pixels[rows], labels=self.canvas.labels[rows]
-            )
+            part = self.canvas.take(rows)
             pairs = error_pairs(part, self.true[rows], self.seed)[0]
             found.append((part, self.true[rows], locate(self.classifier, pairs)))
         return found

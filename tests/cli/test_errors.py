@@ -14,7 +14,7 @@ LINE = ("--data", "val.npz", "--preprocess", "unit")
 
 @pytest.fixture
 def wrong(small: Path) -> Path:
-    """Images with labels that the model does not give: a class further than the true one."""
+    """Dark digits on light ground with their true labels: the model knows the other way round."""
     with np.load(small / "val.npz") as arrays:
         x, y = arrays["x"][:60], arrays["y"][:60]
     np.savez(small / "errors.npz", x=255 - x, y=y)
@@ -57,17 +57,20 @@ def test_the_patch_takes_the_repair_back(warm: Warm, small: Path):
     assert (small / "back.onnx").read_bytes() == (small / "model.onnx").read_bytes()
 
 
-def test_errors_given_apart(warm: Warm, wrong: Path):
-    result = repair(warm, wrong, "--errors", "errors.npz", "-f", "json")
-    assert result.code in (0, 1), result
+def test_errors_given_apart_that_so_few_weights_cannot_learn(warm: Warm, wrong: Path):
+    with untouched(wrong):
+        result = repair(warm, wrong, "--errors", "errors.npz", "-f", "json")
+    assert result.code == 1, result
     told = result.json["errors"]
     assert told["given"] == 60
-    assert told["learnt_from"] > 0
-    assert (wrong / "fixed.onnx").is_file() == (result.json["verdict"] == "repaired")
+    assert told["learnt_from"] > told["held_out"] > 0
+    assert told["held_out_corrected"] == 0
+    assert "none of the errors that were given is right now" in result.json["reasons"]
+    assert result.json["after"]["given_corrected"] == 0
 
 
 def test_a_budget_that_nothing_keeps(warm: Warm, wrong: Path):
-    # Every label is wrong: what is learnt from them breaks what was right.
+    # Every third label is wrong: what is learnt from them breaks what was right.
     with np.load(wrong / "val.npz") as arrays:
         x, y = arrays["x"], arrays["y"]
     np.savez(wrong / "lies.npz", x=x, y=np.where(np.arange(len(y)) % 3 == 0, (y + 1) % 10, y))

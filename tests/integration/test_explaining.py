@@ -242,7 +242,7 @@ def test_unlabelled_data_do_where_errors_are_given(box: Box):
 
 
 def test_without_an_error_there_is_nothing_to_explain(box: Box):
-    with pytest.raises(DataError, match="all 40 images right: there is nothing to explain"):
+    with pytest.raises(DataError, match="all 40 images right, so there is no error here"):
         explain(box.model, box.data, device="cpu")
     right = box.npz("right", box.images[:5], box.labels[:5])
     with pytest.raises(DataError, match=r"right\.npz: the model gets all 5 images right"):

@@ -11,6 +11,7 @@ from lancet_onnx.pairs.canvas import Canvas
 from lancet_onnx.pairs.similar import (
     TRANSFORMS,
     brightened,
+    fitting,
     mirrored,
     scaled,
     shifted,
@@ -43,9 +44,9 @@ ZERO = torch.zeros(4, dtype=torch.int64)
 
 def test_what_mirrors_labels_does_not_fit(canvas: Canvas):
     right = halves(torch.linspace(0.6, 0.95, 20))
-    found = similar(canvas, halves(BRIGHT), ZERO, right, 0)
-    assert "flip" not in found.fitting
-    assert {"brightness", "scale"} <= set(found.fitting)
+    found = fitting(canvas, right, 0)
+    assert "flip" not in found
+    assert {"brightness", "scale"} <= set(found)
 
 
 def test_all_stay_errors_and_know_where_they_are_from(canvas: Canvas):
@@ -53,7 +54,7 @@ def test_all_stay_errors_and_know_where_they_are_from(canvas: Canvas):
     found = similar(canvas, halves(BRIGHT), ZERO, right, 0)
     assert (canvas.logits(found.pixels).argmax(1) == 1).all()
     assert set(found.origin.tolist()) == {2, 3}
-    assert len(found.pixels) == len(found.origin) == 2 * len(found.fitting)
+    assert len(found.pixels) == len(found.origin) == 2 * len(fitting(canvas, right, 0))
 
 
 def test_they_are_the_seeds(canvas: Canvas):
@@ -69,8 +70,8 @@ def test_no_errors_make_none(canvas: Canvas):
 
 
 def test_without_images_that_are_right_nothing_is_known_to_fit(canvas: Canvas):
-    found = similar(canvas, halves(BRIGHT), ZERO, halves(BRIGHT)[:0], 0)
-    assert (len(found.pixels), found.fitting) == (0, ())
+    assert fitting(canvas, halves(BRIGHT)[:0], 0) == ()
+    assert len(similar(canvas, halves(BRIGHT), ZERO, halves(BRIGHT)[:0], 0).pixels) == 0
 
 
 @pytest.mark.parametrize("name", TRANSFORMS)
