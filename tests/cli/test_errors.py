@@ -8,8 +8,19 @@ import jsonschema
 import numpy as np
 import pytest
 from support import ROOT, WIDTH, Result, Warm, one_error, untouched
+from tiny import spotted, spotted_file
 
 LINE = ("--data", "val.npz", "--preprocess", "unit")
+
+
+@pytest.fixture
+def mendable(tmp_path: Path) -> Path:
+    """A folder with a model that misreads every image with a bright spot, and images of it."""
+    spotted_file(tmp_path, 4, 2)
+    samples = spotted(4, 30)
+    pixels = (samples.images * 255 + 0.5).astype(np.uint8)
+    np.savez(tmp_path / "val.npz", x=pixels, y=samples.labels)
+    return tmp_path
 
 
 @pytest.fixture
@@ -25,36 +36,36 @@ def repair(warm: Warm, folder: Path, *more: str) -> Result:
     return warm("repair", "model.onnx", *LINE, "-o", "fixed.onnx", *more, cwd=folder)
 
 
-def test_errors_in_the_data_are_repaired_without_a_word_of_them(warm: Warm, small: Path):
-    result = repair(warm, small, "--report", "report.json", "--report", "report.html")
+def test_errors_in_the_data_are_repaired_without_a_word_of_them(warm: Warm, mendable: Path):
+    result = repair(warm, mendable, "--report", "report.json", "--report", "report.html")
     assert result.code == 0, result
     assert result.stdout == "repaired\n"
     assert "errors corrected" in result.stderr
     assert "right before" in result.stderr
     tables = result.stderr.split("  of ")[0]
     assert max(map(len, tables.splitlines())) <= WIDTH
-    body = json.loads((small / "report.json").read_text())
+    body = json.loads((mendable / "report.json").read_text())
     jsonschema.validate(body, json.loads((ROOT / "docs/report.schema.json").read_text()))
     assert body["corrections"]["net"] > 0
-    page = (small / "report.html").read_text()
+    page = (mendable / "report.html").read_text()
     assert "What got better, what got worse" in page
     assert "Some that are right now" in page
-    assert (small / "fixed.onnx").is_file()
-    assert (small / "fixed.lancet.safetensors").is_file()
+    assert (mendable / "fixed.onnx").is_file()
+    assert (mendable / "fixed.lancet.safetensors").is_file()
 
 
-def test_verify_measures_on_what_the_repair_did_not_see(warm: Warm, small: Path):
-    assert repair(warm, small, "-q").code == 0
-    result = warm("verify", "model.onnx", "fixed.onnx", *LINE, "-f", "json", cwd=small)
+def test_verify_measures_on_what_the_repair_did_not_see(warm: Warm, mendable: Path):
+    assert repair(warm, mendable, "-q").code == 0
+    result = warm("verify", "model.onnx", "fixed.onnx", *LINE, "-f", "json", cwd=mendable)
     assert result.code == 0, result
     assert result.json["data"]["used"] == "the half that the repair did not see"
 
 
-def test_the_patch_takes_the_repair_back(warm: Warm, small: Path):
-    assert repair(warm, small, "-q", "--no-metadata").code == 0
+def test_the_patch_takes_the_repair_back(warm: Warm, mendable: Path):
+    assert repair(warm, mendable, "-q", "--no-metadata").code == 0
     line = ("patch", "revert", "fixed.onnx", "fixed.lancet.safetensors", "-o", "back.onnx")
-    assert warm(*line, cwd=small).code == 0
-    assert (small / "back.onnx").read_bytes() == (small / "model.onnx").read_bytes()
+    assert warm(*line, cwd=mendable).code == 0
+    assert (mendable / "back.onnx").read_bytes() == (mendable / "model.onnx").read_bytes()
 
 
 def test_errors_given_apart_that_so_few_weights_cannot_learn(warm: Warm, wrong: Path):

@@ -69,7 +69,8 @@ def searched(model: Path) -> Report:
         "findings": [
             {"rule": "LNC002", "severity": "critical", "target": 8, "attack_success": 0.98,
              "base_rate": 0.01, "recovery": 0.1, "n": 200, "trigger": trigger, "located": [],
-             "triggers": FOUND},
+             "triggers": FOUND,
+             "next": "lancet-onnx repair model.onnx --from SCAN.json -o model.fixed.onnx"},
         ],
         "search": {
             "score": 4.0, "threshold": 2.0, "suspect": 8, "threshold_cost": None,
