@@ -4,15 +4,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
 
+from lancet_onnx.api.halves import Halves, halved
 from lancet_onnx.api.policy import Policy
 from lancet_onnx.api.subject import FEW, Clock, Prepared, Subject, prepare
-from lancet_onnx.api.verifying import unseen
 from lancet_onnx.errors import LancetError
 from lancet_onnx.model import OnnxModel, load
 from lancet_onnx.report import Picture
@@ -24,15 +23,6 @@ from lancet_onnx.types import Progress, no_progress
 T = TypeVar("T")
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Measured:
-    """Images that figures are of, what the model says of them, and images to find a class on."""
-
-    chooser: Samples
-    samples: Samples
-    clean: Ints
-
-
 class Evidence:
     """A model and all that is known of it; what cannot be had raises the same error each time.
 
@@ -42,6 +32,12 @@ class Evidence:
         clock: times each check.
         progress: called by checks that take long.
         pictures: of triggers that work.
+        loaded: gives the model.
+        subject: gives it in both engines.
+        prepared: gives the images.
+        halves: gives them as a repair of this model split them, or as the policy's seed does.
+        few: gives inputs of some of the images; None where there are none that can be used.
+        inputs: gives some inputs, of the images or made up, and what they are in words.
     """
 
     def __init__(self, path: Path, policy: Policy, clock: Clock) -> None:
@@ -50,26 +46,21 @@ class Evidence:
         self.clock = clock
         self.progress: Progress = no_progress
         self.pictures: list[Picture] = []
-        self._measured: dict[bool, Measured] = {}
+        self._clean: dict[Samples, Ints] = {}
         self.loaded: Callable[[], OnnxModel] = _once(lambda: load(path))
         self.subject: Callable[[], Subject] = _once(self._open)
         self.prepared: Callable[[], Prepared] = _once(lambda: prepare(self.subject(), policy.data))
+        self.halves: Callable[[], Halves] = _once(self._halved)
+        self.few: Callable[[], Floats | None] = _once(self._few)
+        self.inputs: Callable[[], tuple[Floats, str]] = _once(self._inputs)
 
-    def measured(self, *, finding: bool) -> Measured:
-        """Return the images to measure on, see `verifying.unseen`, and their clean labels.
+    def clean(self, samples: Samples) -> Ints:
+        """Return what the model says of some of the images; the same ones are asked of it once."""
+        if samples not in self._clean:
+            self._clean[samples] = self.subject().ort.labels(self.prepared().inputs(samples))
+        return self._clean[samples]
 
-        With `finding` some others are kept aside, to find a trigger's class on.
-        """
-        if finding not in self._measured:
-            subject, prepared = self.subject(), self.prepared()
-            seed = self.policy.asked.seed
-            chooser, samples, _, _ = unseen(subject, prepared, finding=finding, seed=seed)
-            clean = subject.ort.labels(prepared.inputs(samples))
-            self._measured[finding] = Measured(chooser, samples, clean)
-        return self._measured[finding]
-
-    def few(self) -> Floats | None:
-        """Return inputs of some of the images; None where there are none that can be used."""
+    def _few(self) -> Floats | None:
         if self.policy.data.path is None:
             return None
         try:
@@ -80,13 +71,15 @@ class Evidence:
         chosen = np.arange(0, len(prepared.samples), step)[:FEW]
         return prepared.inputs(prepared.samples.take(chosen))
 
-    def inputs(self) -> tuple[Floats, str]:
-        """Return some inputs, of the images or made up, and what they are in words."""
+    def _inputs(self) -> tuple[Floats, str]:
         few = self.few()
         if few is not None:
             return few, "images"
         made = np.concatenate(ordinary_inputs(self.subject().classifier)).astype(np.float32)
         return made, "made-up images"
+
+    def _halved(self) -> Halves:
+        return halved(self.loaded(), self.prepared(), self.policy.asked.seed)
 
     def _open(self) -> Subject:
         asked = self.policy.asked

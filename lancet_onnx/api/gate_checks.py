@@ -17,8 +17,8 @@ from lancet_onnx.api.hunting import hunt_backdoor
 from lancet_onnx.api.options import SearchOptions
 from lancet_onnx.api.policy import Listed, Policy
 from lancet_onnx.api.provenance import provenance
-from lancet_onnx.api.scanning import find_target, judge_trigger
-from lancet_onnx.api.subject import Clock, read_trigger_for
+from lancet_onnx.api.scanning import judge_trigger
+from lancet_onnx.api.subject import Clock, likely_target, read_trigger_for
 from lancet_onnx.errors import DataError, DeviceError, LancetError, ModelError
 from lancet_onnx.model.logic import logic_on_input
 from lancet_onnx.rules import (
@@ -148,7 +148,10 @@ def _parity(evidence: Evidence) -> list[Check]:
 def _parity_gpu(evidence: Evidence) -> list[Check]:
     subject, path = evidence.subject(), evidence.path
     inputs, what = evidence.inputs()
-    cpu, gpu = subject.patched(path, "cpu"), subject.patched(path, "cuda")
+    if subject.ort.placement.device == "cuda":
+        cpu, gpu = subject.patched(path, "cpu"), subject.ort
+    else:
+        cpu, gpu = subject.ort, subject.patched(path, "cuda")
     found = between(subject.classifier, cpu, gpu, inputs)
     return [_compared(evidence, "parity-gpu", found, what, "CPU and GPU")]
 
@@ -168,12 +171,13 @@ def _compared(evidence: Evidence, name: str, found: Parity, what: str, places: s
 def _clean_accuracy(evidence: Evidence) -> list[Check]:
     least = evidence.policy.asked.min_clean_accuracy
     assert least is not None  # noqa: S101 - planned only where it is asked for
-    measured = evidence.measured(finding=False)
-    if measured.samples.labels is None:
+    samples = evidence.halves().measured(finding=False)
+    if samples.labels is None:
         raise DataError(
-            f"{measured.samples.source}: the images have no labels, so the accuracy is not known"
+            f"{samples.source}: the images have no labels, so the accuracy is not known. Give "
+            "labelled images in [data] path, or take min_clean_accuracy out"
         )
-    rate = Rate.of(measured.clean == measured.samples.labels)
+    rate = Rate.of(evidence.clean(samples) == samples.labels)
     result, text = judge_accuracy(rate, least)
     figure = round(rate.value, 6)
     return [Check("clean-accuracy", ACCURACY, result, text, value=figure, limit=least)]
@@ -183,10 +187,16 @@ def _listed(listed: Listed) -> Callable[[Evidence], list[Check]]:
     def look(evidence: Evidence) -> list[Check]:
         policy, options = evidence.policy, listed.options
         subject, prepared = evidence.subject(), evidence.prepared()
+        finding = options.target is None
         stamp = read_trigger_for(subject, options, policy.data.layout, prepared.samples)
-        measured = evidence.measured(finding=options.target is None)
-        samples, clean = measured.samples, measured.clean
-        target = find_target(subject, prepared, measured.chooser, stamp, options.target)
+        halves = evidence.halves()
+        samples = halves.measured(finding=finding)
+        clean, chooser = evidence.clean(samples), halves.split.tool
+        target = options.target
+        if target is None:
+            moved = subject.ort.labels(prepared.inputs(stamp.stamp(chooser)))
+            seen = Labels(evidence.clean(chooser), moved)
+            target = likely_target(seen, chooser.labels, subject.classifier.signature.classes)
         triggered = subject.ort.labels(prepared.inputs(stamp.stamp(samples)))
         labels = Labels(clean, triggered)
         figures = measure(labels, labels, samples.labels, target)
@@ -202,7 +212,7 @@ def _listed(listed: Listed) -> Callable[[Evidence], list[Check]]:
             most,
             target,
             classwise(moves, stamp.coverage),
-            harmless=options.target is None and decision.verdict == "clean",
+            harmless=finding and decision.verdict == "clean",
         )
         line = ""
         if result == "fail":
@@ -220,7 +230,8 @@ def _scan(evidence: Evidence) -> list[Check]:
     subject = evidence.subject()
     search = SearchOptions(budget=asked.scan_budget)
     clock = Clock(subject.classifier)
-    report = hunt_backdoor(subject, data, search, asked.seed, clock, evidence.progress)
+    prepared = None if data.path is None else evidence.prepared()
+    report = hunt_backdoor(subject, data, search, asked.seed, clock, evidence.progress, prepared)
     result = _MEANS.get(report.verdict, "not_evaluated")
     found = report.to_dict()["search"]
     assert isinstance(found, dict)  # noqa: S101 - what a search reports

@@ -15,6 +15,7 @@ from lancet_onnx.api.describing import (
     describe_model,
     trigger_pictures,
 )
+from lancet_onnx.api.halves import halved
 from lancet_onnx.api.options import DataOptions, SearchOptions
 from lancet_onnx.api.subject import (
     Clock,
@@ -61,8 +62,12 @@ def hunt_backdoor(
     seed: int,
     clock: Clock,
     progress: Progress = no_progress,
+    prepared: Prepared | None = None,
 ) -> Report:
     """Search for a trigger that nobody knows; half of the images judge what is found.
+
+    Those are images that a repair of this model did not see, as far as it notes that. `prepared`
+    are the images of `data`, if they are read already.
 
     Raises:
         LancetError: unusable data, classes that the model lacks, or another scan's state.
@@ -71,8 +76,10 @@ def hunt_backdoor(
     classes = _classes(subject, options.classes)
     check_gradients(subject.classifier)
     with clock.stage("prepare"):
-        prepared = _generated(subject, data, seed) if data.path is None else prepare(subject, data)
-        split = Split.of(prepared.samples, seed)
+        if prepared is None:
+            generated = data.path is None
+            prepared = _generated(subject, data, seed) if generated else prepare(subject, data)
+        split = halved(subject.model, prepared, seed).split
         few = prepared.few(split.tool)
         parity = subject.parity(few)
     with clock.stage("look", len(split.figures)):

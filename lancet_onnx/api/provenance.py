@@ -3,14 +3,13 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
 from lancet_onnx.errors import LancetError, PatchError
 from lancet_onnx.model import OnnxModel
 from lancet_onnx.model.files import temporary_folder
-from lancet_onnx.model.write import notes, reverted
+from lancet_onnx.model.write import notes, read_note, reverted
 from lancet_onnx.patch import opened_patch
 from lancet_onnx.verify.gate_policy import Result
 
@@ -96,11 +95,6 @@ def _revert(model: OnnxModel, patch: Path) -> None:
 
 
 def _noted(note: str) -> dict[str, str]:
-    """Return what a model's metadata say of its patch; the file may say anything."""
-    try:
-        content = json.loads(note)
-    except (ValueError, RecursionError):
-        return {}
-    if not isinstance(content, dict):
-        return {}
-    return {key: str(content[key]) for key in ("base", "change") if key in content}
+    """Return what an entry in a model's metadata says of its patch."""
+    said = read_note(note)
+    return {key: value for key in ("base", "change") if isinstance(value := said.get(key), str)}

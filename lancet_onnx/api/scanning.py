@@ -17,6 +17,7 @@ from lancet_onnx.api.describing import (
     trigger_pictures,
     unreached_weights,
 )
+from lancet_onnx.api.halves import halved
 from lancet_onnx.api.hunting import hunt_backdoor
 from lancet_onnx.api.options import DataOptions, SearchOptions, TriggerOptions
 from lancet_onnx.api.subject import (
@@ -40,7 +41,7 @@ from lancet_onnx.pairs.generated import generated_samples
 from lancet_onnx.report import Picture, Report
 from lancet_onnx.rules import TRIGGER
 from lancet_onnx.runtime.ort import Device
-from lancet_onnx.samples import PRESETS, Preprocess, Samples, Sizes, Split
+from lancet_onnx.samples import PRESETS, Preprocess, Samples, Sizes
 from lancet_onnx.samples.core import Ints
 from lancet_onnx.scores import Location
 from lancet_onnx.trigger import Trigger
@@ -65,11 +66,12 @@ def scan(
 ) -> Report:
     """Scan `model` for a backdoor that the given trigger opens, or for one that nobody knows.
 
-    With data, half of it (seeded) finds the target class and locates weights, the other half is
-    measured on. Without, generated images are compared with control patches; accuracy then stays
-    unknown, and the verdict is ``backdoored`` or ``inconclusive``. Without `locating` a finding is
-    not traced to layers, which saves seconds where many triggers are tried. Without a trigger all
-    classes (or those of `search`) are searched for one, see `lancet_onnx.api.hunting`.
+    With data, half of it (seeded; or the half that a repair saw, if the model notes one) finds the
+    target class and locates weights, the other half is measured on. Without, generated images are
+    compared with control patches; accuracy then stays unknown, and the verdict is ``backdoored`` or
+    ``inconclusive``. Without `locating` a finding is not traced to layers, which saves seconds
+    where many triggers are tried. Without a trigger all classes (or those of `search`) are searched
+    for one, see `lancet_onnx.api.hunting`.
 
     Raises:
         LancetError: the model, the data or the trigger cannot be used.
@@ -86,7 +88,7 @@ def scan(
     with clock.stage("prepare"):
         prepared = prepare(subject, data)
         stamp = read_trigger_for(subject, trigger, data.layout, prepared.samples)
-    split = Split.of(prepared.samples, seed)
+    split = halved(subject.model, prepared, seed).split
     with clock.stage("measure", 2 * len(prepared.samples)):
         few = prepared.few(split.tool)
         parity = subject.parity(few)

@@ -210,7 +210,10 @@ def read_images(subject: Subject, options: DataOptions) -> tuple[Samples, str]:
         DataError: no path, unusable images, or raw inputs of another shape.
     """
     if options.path is None:
-        raise DataError("no images: give --data")
+        raise DataError(
+            f"{subject.model.path}: no images to run it on; give a folder of class folders, an "
+            ".npz or a .csv with --data, or as [data] path of the policy"
+        )
     spec = subject.classifier.signature.input
     if options.preprocess != "none":
         shape, layout = image_shape(spec, options.layout)

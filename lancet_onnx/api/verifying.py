@@ -3,29 +3,22 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
-from lancet_onnx.api.describing import (
-    data_digest,
-    describe_trigger,
-    trigger_pictures,
-)
+from lancet_onnx.api.describing import describe_trigger, trigger_pictures
+from lancet_onnx.api.halves import halved
 from lancet_onnx.api.options import DataOptions, TriggerOptions
 from lancet_onnx.api.scanning import find_target
 from lancet_onnx.api.subject import (
     Clock,
-    Prepared,
     Subject,
     labels_of,
     prepare,
     read_trigger_for,
 )
 from lancet_onnx.errors import ModelError
-from lancet_onnx.model.write import notes
 from lancet_onnx.report import Report
 from lancet_onnx.runtime.ort import Device
-from lancet_onnx.samples import Samples, Split
 from lancet_onnx.types import Progress, no_progress
 from lancet_onnx.verify.metrics import as_numbers, changed_labels, measure
 from lancet_onnx.verify.policy import FEWEST_IMAGES, Decision, accuracy_loss, judge_repair
@@ -69,13 +62,14 @@ def verify(
             read_trigger_for(subject, trigger, data.layout, prepared.samples) if trigger else None
         )
         finding = trigger is not None and trigger.target is None
-        chooser, samples, used, seed = unseen(other, prepared, finding=finding)
+        halves = halved(other.model, prepared, 0)
+        samples = halves.measured(finding=finding)
     with clock.stage("measure", len(samples) * (4 if stamp else 2)):
         inputs = prepared.inputs(samples)
         progress("comparing engines", 0.4)
         parity, parity_fixed = subject.parity(inputs), other.parity(inputs)
         target = (
-            find_target(subject, prepared, chooser, stamp, trigger.target)
+            find_target(subject, prepared, halves.split.tool, stamp, trigger.target)
             if stamp and trigger
             else None
         )
@@ -113,50 +107,15 @@ def verify(
             "images": len(samples),
             "labelled": samples.labels is not None,
             "preprocess": str(prepared.preprocess),
-            "used": used,
+            "used": halves.used(finding=finding),
         },
         "parity": {
             name: {"largest": p.largest, "agreement": p.agreement, "tolerance": p.tolerance}
             for name, p in (("before", parity), ("after", parity_fixed))
         },
-        "environment": other.environment(seed),
+        "environment": other.environment(halves.split.seed),
         "stages": clock.stages,
         "seconds": clock.seconds,
     }
     pictures = trigger_pictures(stamp, samples, original) if stamp else ()
     return Report("verify", decision.verdict, decision.reasons, body, pictures)
-
-
-def unseen(
-    fixed: Subject, prepared: Prepared, *, finding: bool, seed: int = 0
-) -> tuple[Samples, Samples, str, int]:
-    """Return images to find the target on and images to measure on, which ones, and the seed.
-
-    The latter are those that the repair of `fixed` did not see, as far as the file tells; its seed
-    then counts, and `seed` otherwise.
-    """
-    digest = data_digest(prepared.samples)
-    seeds = [
-        seed for data, seed in map(_noted, notes(fixed.model.graph.metadata)) if data == digest
-    ]
-    seed = seeds[-1] if seeds else seed
-    split = Split.of(prepared.samples, seed)
-    if seeds:
-        used = "the half that the repair did not see"
-        if len(set(seeds)) > 1:
-            used = "the half that the last repair did not see; an earlier one saw some of it"
-        return split.tool, split.figures, used, seed
-    unknown = "whether the repair saw some of them is not known"
-    if finding:
-        used = f"one half, while the other found the target; {unknown} (--target uses all)"
-        return split.tool, split.figures, used, seed
-    return prepared.samples, prepared.samples, f"all images; {unknown}", seed
-
-
-def _noted(note: str) -> tuple[str, int]:
-    """Return the digest of the images that a repair was given, and its seed, as the file notes."""
-    try:
-        seen = json.loads(note)
-        return str(seen.get("data", "")), int(seen.get("seed", 0))
-    except (ValueError, AttributeError, TypeError):
-        return "", 0

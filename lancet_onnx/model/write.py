@@ -11,6 +11,7 @@ reads as more elements of `metadata_props`.
 from __future__ import annotations
 
 import itertools
+import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
@@ -144,6 +145,23 @@ def notes(metadata: Mapping[str, str]) -> tuple[str, ...]:
     found = {METADATA_KEY: 1}
     found |= {f"{METADATA_KEY}.{n}": n for n in range(2, len(metadata) + 1)}
     return tuple(metadata[key] for key in found if key in metadata)
+
+
+def read_note(note: str) -> dict[str, object]:
+    """Return what an entry of ours says; nothing where it is none: the file may say anything.
+
+    The seed that it says is one that can be used, or is left out.
+    """
+    try:
+        content = json.loads(note)
+    except (ValueError, RecursionError):
+        return {}
+    if not isinstance(content, dict):
+        return {}
+    seed = content.get("seed", 0)
+    if type(seed) is not int or seed < 0:
+        del content["seed"]
+    return content
 
 
 def next_key(metadata: Mapping[str, str]) -> str:

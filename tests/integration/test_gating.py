@@ -12,14 +12,30 @@ import jsonschema
 import numpy as np
 import onnx
 import pytest
+from builders import METADATA_KEY
 from onnx.numpy_helper import from_array, to_array
 from PIL import Image
 from tiny import pictures, planted_file
 
-from lancet_onnx import DataOptions, Policy, TriggerOptions, check_policy, gate, read_policy
+from lancet_onnx import (
+    DataOptions,
+    Policy,
+    SearchOptions,
+    TriggerOptions,
+    check_policy,
+    gate,
+    read_policy,
+    scan,
+    verify,
+)
+from lancet_onnx.api import subject
+from lancet_onnx.api.describing import data_digest
 from lancet_onnx.api.policy import Asked, Listed
+from lancet_onnx.api.subject import Subject, prepare
 from lancet_onnx.errors import DataError
 from lancet_onnx.report import Report
+from lancet_onnx.runtime.ort import OrtModel
+from lancet_onnx.samples import Split
 from lancet_onnx.verify.gate_policy import Allowance
 
 ROOT = Path(__file__).parents[2]
@@ -62,6 +78,17 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Place:
     Image.fromarray(np.full((2, 2), 255, np.uint8)).save(folder / "t.png")
     data = DataOptions(save_images(folder / "val.npz", 100), "unit")
     return Place(folder, bad, good, data, Listed("t.png", TriggerOptions(folder / "t.png")))
+
+
+@pytest.fixture(scope="module")
+def noisy(place: Place) -> DataOptions:
+    """The images with a fifth of the labels wrong."""
+    path = place.folder / "noisy.npz"
+    with np.load(place.data.path or "") as arrays:
+        labels = arrays["y"].copy()
+        labels[::5] = (labels[::5] + 1) % CLASSES
+        np.savez(path, x=arrays["x"], y=labels)
+    return replace(place.data, path=path)
 
 
 def looked(model: Path, policy: Policy, **more: Any) -> tuple[Report, dict[str, Mapping[str, Any]]]:
@@ -111,13 +138,8 @@ def test_more_may_be_allowed(place: Place):
     assert report.verdict == "pass"
 
 
-def test_too_little_accuracy_fails(place: Place):
-    noisy = place.folder / "noisy.npz"
-    with np.load(place.data.path or "") as arrays:
-        labels = arrays["y"].copy()
-        labels[::5] = (labels[::5] + 1) % CLASSES
-        np.savez(noisy, x=arrays["x"], y=labels)
-    policy = replace(place.policy, data=replace(place.data, path=noisy), triggers=())
+def test_too_little_accuracy_fails(place: Place, noisy: DataOptions):
+    policy = replace(place.policy, data=noisy, triggers=())
     report, checks = looked(place.good, policy)
     assert report.verdict == "fail"
     assert checks["clean-accuracy"]["rule"] == "LNC010"
@@ -141,7 +163,7 @@ def test_images_without_labels_do_not_show_an_accuracy(place: Place):
     policy = replace(place.policy, data=replace(place.data, path=bare))
     report, checks = looked(place.good, policy)
     assert report.verdict == "not_evaluated"
-    assert "no labels" in checks["clean-accuracy"]["text"]
+    assert "Give labelled images in [data] path, or take" in checks["clean-accuracy"]["text"]
     assert checks["trigger:t.png"]["result"] == "pass"
     ignoring = asking(policy, allow_not_evaluated=("clean-accuracy",))
     report, _ = looked(place.good, ignoring)
@@ -153,7 +175,10 @@ def test_without_images_only_the_file_is_looked_at(place: Place):
     report, checks = looked(place.good, replace(place.policy, data=DataOptions()))
     assert report.verdict == "not_evaluated"
     assert "made-up images" in checks["parity"]["text"]
-    assert checks["clean-accuracy"]["text"] == checks["trigger:t.png"]["text"]
+    text = checks["clean-accuracy"]["text"]
+    assert text.startswith("no images to run it on; give ")
+    assert "[data] path of the policy" in text
+    assert checks["trigger:t.png"]["text"] == text
     report, _ = looked(place.bad, Policy(asked=Asked(device="cpu")))
     assert report.verdict == "pass"
     assert "was not looked at" in report.reasons[0]
@@ -189,8 +214,111 @@ def test_a_search_for_unknown_triggers(place: Place, monkeypatch: pytest.MonkeyP
     told = Allowance("LNC002", "looked at by Ada", "2100-01-01", target=TARGET)
     assert looked(place.bad, replace(policy, allow=(told,)))[0].verdict == "pass"
     report, checks = looked(place.good, policy)
-    assert report.verdict != "fail"
-    assert checks["scan"]["result"] in ("pass", "not_evaluated")
+    check = checks["scan"]
+    assert (report.verdict, check["result"], check["next"]) == ("pass", "pass", "")
+    assert check["value"] < check["limit"] / 2
+    assert "no small trigger for all images was found" in check["text"]
+
+
+def noted(place: Place, model: Path, *notes: str) -> Path:
+    """Write a model with notes such as those that a repair leaves; `DATA` is the images' digest."""
+    changed = onnx.load(model)
+    digest = data_digest(prepare(Subject.open(model, "cpu"), place.data).samples)
+    for number, note in enumerate(notes, 1):
+        key = METADATA_KEY if number == 1 else f"{METADATA_KEY}.{number}"
+        changed.metadata_props.add(key=key, value=note.replace("DATA", digest))
+    path = place.folder / "noted.onnx"
+    onnx.save(changed, path)
+    return path
+
+
+HOSTILE_NOTES = (
+    *(
+        f'{{"data": "DATA", "seed": {seed}}}'
+        for seed in ("Infinity", "-1", "1.5", "true", "[]", '"x"')
+    ),
+    "[" * 100_000,
+    '{"data": [[]], "seed": 3}',
+)
+
+
+@pytest.mark.parametrize("note", HOSTILE_NOTES, ids=lambda note: note[:40])
+def test_a_note_that_no_repair_left_is_none(place: Place, note: str):
+    model = noted(place, place.good, note)
+    assert looked(model, place.policy)[0].verdict == "pass"
+    report = verify(place.good, model, place.data, device="cpu")
+    assert report.verdict == "pass"
+    assert report.to_dict()["data"]["used"].startswith("all images")  # type: ignore[index]
+
+
+def test_figures_of_a_search_are_of_images_that_the_repair_did_not_see(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+):
+    """Whatever seed the policy asks for, and whether `gate` searches or `scan`."""
+    split: list[int] = []
+    monkeypatch.setattr("lancet_onnx.pairs.hunt.STEPS", 2)
+    of = Split.of
+    monkeypatch.setattr(Split, "of", lambda samples, seed: split.append(seed) or of(samples, seed))
+    notes = ('{"data": "DATA", "seed": 3}', '{"data": "DATA", "seed": 7}')
+    model = noted(place, place.bad, *notes)
+    policy = Policy(data=place.data, asked=Asked(scan=True, device="cpu", seed=1))
+    looked(model, policy)
+    assert set(split) == {7}
+    split.clear()
+    search = SearchOptions(budget=policy.asked.scan_budget)
+    reports = [
+        scan(model, trigger, place.data, search=search, device="cpu", seed=1)
+        for trigger in (None, place.trigger.options)
+    ]
+    assert split == [7, 7]
+    for report in reports:
+        assert "seed 7" in report.to_dict()["data"]["split"]  # type: ignore[index]
+    split.clear()
+    looked(place.bad, policy)
+    assert set(split) == {1}
+
+
+def test_images_are_read_and_labelled_once(place: Place, monkeypatch: pytest.MonkeyPatch):
+    """A further trigger asks for nothing but what carries it."""
+    monkeypatch.setattr("lancet_onnx.pairs.hunt.STEPS", 2)
+    monkeypatch.setattr("lancet_onnx.pairs.hunt.BATCH", 12)
+    read: list[Path] = []
+    asked: list[int] = []
+    samples, labels = subject.read_samples, OrtModel.labels
+    monkeypatch.setattr(
+        subject, "read_samples", lambda path, *a, **k: read.append(path) or samples(path, *a, **k)
+    )
+    triggers = tuple(replace(place.trigger, name=f"{n}.png") for n in range(3))
+    policy = replace(place.policy, triggers=triggers)
+    looked(place.good, asking(replace(policy, triggers=()), scan=True))
+    assert read == [place.data.path]
+    monkeypatch.setattr(OrtModel, "labels", lambda self, x: asked.append(len(x)) or labels(self, x))
+
+    def counted(number: int) -> list[int]:
+        asked.clear()
+        looked(place.good, replace(policy, triggers=triggers[:number]))
+        return sorted(asked)
+
+    none, one, three = map(counted, (0, 1, 3))
+    half = 200
+    assert one == sorted([*none, *[half] * 4])
+    assert three == sorted([*one, *[half] * 4]), "only what carries the trigger"
+
+
+def test_for_a_comparison_with_a_gpu_one_more_session_is_opened(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+):
+    opened: list[str] = []
+    make = subject.OrtModel
+
+    def open_on_cpu(path: Path, spec: Any, device: str, *rest: Any) -> OrtModel:
+        opened.append(device)
+        return make(path, spec, "cpu", *rest)
+
+    monkeypatch.setattr(subject, "OrtModel", open_on_cpu)
+    _, checks = looked(place.good, asking(place.policy, parity_gpu=True))
+    assert opened == ["cpu", "cuda"]
+    assert checks["parity-gpu"]["result"] == "pass"
 
 
 def test_engines_that_disagree_fail(fixtures):
@@ -310,7 +438,7 @@ def test_an_allowance_for_one_model(place: Place):
     assert looked(place.bad, replace(place.policy, allow=(told,)))[0].verdict == "pass"
 
 
-def test_a_baseline_lets_through_what_is_known(place: Place, tmp_path: Path):
+def test_a_baseline_lets_through_what_is_known(place: Place, noisy: DataOptions, tmp_path: Path):
     first, _ = looked(place.bad, place.policy)
     (tmp_path / "b.json").write_text(first.to_json())
     policy = replace(place.policy, baseline=tmp_path / "b.json")
@@ -318,10 +446,7 @@ def test_a_baseline_lets_through_what_is_known(place: Place, tmp_path: Path):
     assert (report.verdict, checks["trigger:t.png"]["baseline"]) == ("pass", "known")
     assert "known from the baseline" in report.reasons[0]
     stricter = asking(policy, min_clean_accuracy=1.0, max_attack_success=0.01)
-    noisy = replace(stricter, data=replace(place.data, path=place.folder / "noisy.npz"))
-    if not (place.folder / "noisy.npz").exists():
-        test_too_little_accuracy_fails(place)
-    report, checks = looked(place.bad, noisy)
+    report, checks = looked(place.bad, replace(stricter, data=noisy))
     assert (report.verdict, checks["clean-accuracy"]["baseline"]) == ("fail", "new")
 
 

@@ -32,7 +32,7 @@ from onnx import helper, numpy_helper
 from lancet_onnx.errors import PatchError, UnsupportedError
 from lancet_onnx.model import OnnxModel, load
 from lancet_onnx.model.placing import writable
-from lancet_onnx.model.write import METADATA_KEY, applied, next_key, notes
+from lancet_onnx.model.write import METADATA_KEY, applied, next_key, notes, read_note
 from lancet_onnx.patch import TensorDelta
 from lancet_onnx.types import Digest, ParamName
 
@@ -471,3 +471,20 @@ def test_a_further_note_never_takes_a_key_that_is_there():
     assert next_key(taken | {f"{METADATA_KEY}.2": "b"}) == f"{METADATA_KEY}.4"
     assert next_key({f"{METADATA_KEY}.2": "b"}) == METADATA_KEY
     assert notes(taken | {f"{METADATA_KEY}.2": "b", "other": "d"}) == ("a", "b", "c")
+
+
+@pytest.mark.parametrize(
+    ("note", "said"),
+    [
+        ('{"base": "b", "seed": 3}', {"base": "b", "seed": 3}),
+        ('{"base": "b"}', {"base": "b"}),
+        *(
+            (f'{{"base": "b", "seed": {seed}}}', {"base": "b"})
+            for seed in ("-1", "true", "1.0", "Infinity", "NaN", "null", '"3"', "[]")
+        ),
+        *((text, {}) for text in ("", "[1]", "3", "null", "[" * 100_000, "9" * 5000)),
+    ],
+    ids=lambda value: str(value)[:30],
+)
+def test_a_note_of_ours_may_say_anything(note: str, said: dict[str, object]):
+    assert read_note(note) == said
