@@ -32,19 +32,25 @@ def _expanded(path: Path) -> list[Path]:
     if path.is_dir():
         inside = _inside(path)
         if not inside:
-            raise ModelError(f"{path}: no {ENDING} file in this folder; there is nothing to judge")
+            raise ModelError(
+                f"{path}: no {ENDING} file in this folder, and so nothing to judge; give one "
+                "that holds models"
+            )
         return inside
     if path.exists():
         return [path]
     if path.is_symlink():
-        raise ModelError(f"{path}: is a link that leads nowhere; expected a model")
+        raise ModelError(f"{path}: is a link that leads nowhere; give the model itself")
     if glob.has_magic(str(path)):
         matched = sorted(map(Path, glob.glob(str(path), recursive=True)))  # noqa: PTH207 - a whole path is the pattern
         models = [m for one in matched for m in (_inside(one) if one.is_dir() else [one])]
         if not models:
-            raise ModelError(f"{path}: no model matches this pattern; there is nothing to judge")
+            raise ModelError(
+                f"{path}: no model matches this pattern, and so nothing to judge; correct the "
+                "pattern"
+            )
         return models
-    raise ModelError(f"{path}: No such file or folder; expected a model")
+    raise ModelError(f"{path}: No such file or folder; correct the path of the model")
 
 
 def _inside(folder: Path) -> list[Path]:

@@ -19,7 +19,7 @@ from lancet_onnx.model.files import check_data_files, check_output
 from lancet_onnx.model.logic import Switch
 from lancet_onnx.model.placing import writable
 from lancet_onnx.model.write import applied, next_key
-from lancet_onnx.patch import Patch
+from lancet_onnx.patch import Patch, usual_path
 from lancet_onnx.repair import Choice
 from lancet_onnx.runtime.layers import find_layers
 from lancet_onnx.runtime.ort import Device, OrtModel
@@ -64,7 +64,7 @@ def destination(options: RepairOptions, inputs: Sequence[Path | None]) -> Path:
     Raises:
         OutputError: a path that cannot be written, or that would replace something.
     """
-    patch_path = options.patch or options.output.with_suffix(".lancet.safetensors")
+    patch_path = options.patch or usual_path(options.output)
     given = [path for path in inputs if path is not None]
     for path in (options.output, patch_path):
         check_output(path, given, force=options.force)

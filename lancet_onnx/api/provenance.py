@@ -10,10 +10,9 @@ from lancet_onnx.errors import LancetError, PatchError
 from lancet_onnx.model import OnnxModel
 from lancet_onnx.model.files import temporary_folder
 from lancet_onnx.model.write import notes, read_note, reverted
-from lancet_onnx.patch import opened_patch
+from lancet_onnx.patch import ENDING, opened_patch, usual_path
 from lancet_onnx.verify.gate_policy import Result
 
-ENDING = ".lancet.safetensors"
 MOST = 64
 """Patches of other names that are looked at beside a model."""
 
@@ -34,7 +33,7 @@ def provenance(model: OnnxModel) -> tuple[Result, str]:
     A model that nothing says was patched passes, as does one beside a patch for it.
     """
     noted = [note for note in map(_noted, notes(model.graph.metadata)) if note]
-    own = model.path.with_name(model.path.stem + ENDING)
+    own = usual_path(model.path)
     try:
         beside = _beside(model.path, own)
     except PatchError as error:

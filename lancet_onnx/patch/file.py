@@ -24,9 +24,15 @@ from lancet_onnx.patch.core import BLOCK, Elements, Patch, TensorDelta, bit_type
 from lancet_onnx.types import Digest, ParamName, ValueName
 
 FORMAT_VERSION = 1
+ENDING = ".lancet.safetensors"
 _TYPE_NAMES = {"<i8": "I64", "|u1": "U8", "<u2": "U16", "<u4": "U32", "<u8": "U64"}
 _INDEX = "<i8"
 _MOST_DIMS = 64
+
+
+def usual_path(model: Path) -> Path:
+    """Return where the patch that gave `model` lies, unless it was told otherwise: beside it."""
+    return model.with_suffix(ENDING)
 
 
 def write_patch(patch: Patch, target: int) -> None:

@@ -115,11 +115,11 @@ def correct(
 
 
 def fisher(
-    classifier: Classifier, lessons: Lessons, settings: CorrectSettings, seed: int
+    classifier: Classifier, lessons: Lessons, batch: int, seed: int
 ) -> tuple[Tensors, Tensors]:
     """Return mean and mean square of the loss's gradient to each weight, before any step."""
     moving = Moving(classifier)
-    step = _Step(classifier, lessons, CorrectSettings(batch=settings.batch), seed, moving)
+    step = _Step(classifier, lessons, CorrectSettings(batch=batch), seed, moving)
     mean, square = moving.zeros(), moving.zeros()
     for _ in range(FISHER_BATCHES):
         for name, gradient in step(moving.params(moving.leaves)).items():
@@ -151,7 +151,7 @@ class _Step:
         self.often = lessons.often.cpu()
         self.loss = torch.zeros(())
         self.stiff = (
-            fisher(classifier, lessons, settings, seed + 1)[1] if settings.elastic else None
+            fisher(classifier, lessons, settings.batch, seed + 1)[1] if settings.elastic else None
         )
 
     def __call__(self, params: Tensors) -> Tensors:

@@ -117,7 +117,7 @@ class Study:
         return fisher(
             self.classifier,
             plain_lessons(self.canvas, self.true, self.seed),
-            CorrectSettings(),
+            CorrectSettings().batch,
             self.seed,
         )
 

@@ -68,10 +68,10 @@ def test_links_to_folders_are_not_followed(place: Path):
 @pytest.mark.parametrize(
     ("given", "words"),
     [
-        ("gone.onnx", "No such file"),
-        ("*.pt", "no model matches this pattern"),
-        ("empty", "no .onnx file in this folder"),
-        ("away.onnx", "a link that leads nowhere"),
+        ("gone.onnx", "No such file or folder; correct the path"),
+        ("*.pt", "no model matches this pattern.*; correct"),
+        ("empty", "no .onnx file in this folder.*; give one that holds models"),
+        ("away.onnx", "a link that leads nowhere; give the model"),
     ],
 )
 def test_nothing_to_judge_is_an_error(place: Path, given: str, words: str):

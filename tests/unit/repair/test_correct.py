@@ -114,7 +114,7 @@ def test_what_holds_the_model_back(classifier, lessons, held):
 
 def test_weights_that_say_nothing_have_no_fisher_information(classifier, inputs, lessons):
     inputs[:, 5] = 0
-    mean, square = fisher(classifier, lessons, QUICK, 0)
+    mean, square = fisher(classifier, lessons, QUICK.batch, 0)
     assert not mean["w"][5].any()
     assert not square["w"][5].any()
     assert square["w"][1].min() > 0
