@@ -7,10 +7,23 @@ file, LNC2xx the graph's logic, LNC3xx the limits under which a model is run.
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
 Severity = Literal["critical", "high", "medium", "low"]
+Level = Literal["error", "warning", "note"]
+
+LEVELS: Mapping[str, Level] = {
+    "critical": "error",
+    "high": "error",
+    "medium": "warning",
+    "low": "note",
+}
+"""How pipelines are told of each severity, in SARIF's words."""
+
+PAGE = "docs/rules.md"
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,6 +33,11 @@ class Rule:
     id: str
     title: str
     severity: Severity
+
+    @property
+    def level(self) -> Level:
+        """How pipelines are told of a breach."""
+        return LEVELS[self.severity]
 
 
 TRIGGER = Rule("LNC001", "a trigger controls the answer", "critical")
@@ -58,3 +76,13 @@ CRASH = Rule("LNC303", "the process that ran the model died", "high")
 
 RULES = {rule.id: rule for rule in list(globals().values()) if isinstance(rule, Rule)}
 """All rules by their identifiers."""
+
+
+def page_of(rule: str) -> str:
+    """Return where a rule is explained, by its identifier; of no rule, the page of all."""
+    return f"{PAGE}#{rule.lower()}" if rule else PAGE
+
+
+def fingerprint_of(*names: str) -> str:
+    """Return what stays the same for the same finding in another run: of names, not of figures."""
+    return hashlib.sha256("\0".join(names).encode()).hexdigest()[:32]

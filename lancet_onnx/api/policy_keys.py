@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from lancet_onnx.rules import RULES
+from lancet_onnx.rules import DEAD, DORMANT, PAGE, RULES
 
 CHECKS: Mapping[str, str] = {
     "precheck": "the file is a complete, harmless ONNX model",
@@ -168,12 +168,12 @@ DIGEST = Kind(
     {"type": "string", "pattern": "^[0-9a-f]{64}$"},
 )
 RULE = Kind(
-    "an identifier of docs/rules.md such as \"LNC203\"",
+    f"an identifier of {PAGE} such as \"{DORMANT.id}\"",
     lambda value: isinstance(value, str) and value in RULES,
     {"enum": sorted(RULES)},
 )  # fmt: skip
 RULE_LIST = Kind(
-    "a list of identifiers of docs/rules.md",
+    f"a list of identifiers of {PAGE}",
     lambda value: isinstance(value, list) and all(map(RULE.holds, value)),
     {"type": "array", "items": {"enum": sorted(RULES)}},
 )
@@ -227,7 +227,7 @@ SECTIONS: tuple[Section, ...] = (
             Key("parity_gpu", FLAG, "Also compare onnxruntime on the CPU and on the GPU.", "true",
                 "false"),
             Key("allowed_rules", RULE_LIST, "Rules that never fail this gate; [[allow]] is for "
-                "single findings.", '["LNC014"]'),
+                "single findings.", f'["{DEAD.id}"]'),
             Key("allow_not_evaluated", CHECK_LIST, "Checks that may go without an answer.",
                 '["parity-gpu"]', "none"),
             Key("device", _choice("auto", "cpu", "cuda"), "Where onnxruntime runs; cuda fails "
@@ -259,7 +259,7 @@ SECTIONS: tuple[Section, ...] = (
         "A finding that is let through until a day; then it fails again, and so does the entry. "
         "It needs a model or a class.",
         (
-            Key("rule", RULE, "What is let through.", '"LNC203"', required=True),
+            Key("rule", RULE, "What is let through.", f'"{DORMANT.id}"', required=True),
             Key("reason", TEXT, "Why.", '"a dead unit, looked at by Ada"', required=True),
             Key("expires", DAY, "The last day.", "2027-01-31", required=True),
             Key("model", DIGEST, "Digest of the model that it holds for.", f'"{"0" * 64}"',

@@ -7,17 +7,15 @@ a perfect result would prove nothing are not evaluated.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from lancet_onnx.rules import EXPIRED, RULES, Rule
+from lancet_onnx.rules import EXPIRED, RULES, Level, Rule, fingerprint_of, page_of
 from lancet_onnx.verify.metrics import Rate
 from lancet_onnx.verify.policy import LEFT_OVER, ROUNDING
 
 Result = Literal["pass", "fail", "not_evaluated"]
-Severity = Literal["error", "warning", "note"]
 Standing = Literal["new", "known", "worse"]
 
 FINEST = 0.01
@@ -26,15 +24,7 @@ FINEST = 0.01
 WORSE = 0.005
 """A finding is worse than its baseline from this difference on, half of the limit at most."""
 
-PAGE = "docs/rules.md"
-
 _ORDER: tuple[Result, ...] = ("pass", "not_evaluated", "fail")
-_SEVERITIES: Mapping[str, Severity] = {
-    "critical": "error",
-    "high": "error",
-    "medium": "warning",
-    "low": "note",
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,30 +62,35 @@ class Check:
         return self.id.partition(":")[0]
 
     @property
-    def severity(self) -> Severity:
+    def severity(self) -> Level:
         """How bad a failure is; what has no rule is an error."""
-        return _SEVERITIES[self.rule.severity] if self.rule else "error"
+        return self.rule.level if self.rule else "error"
 
     @property
     def fails(self) -> bool:
         """Whether this alone makes the gate fail."""
         return self.result == "fail" and self.allowed is None and self.baseline != "known"
 
+    def fingerprint(self, model: str) -> str:
+        """Return what stays the same as long as the finding does; `model` is a file's name."""
+        return fingerprint_of(self.id, self.rule.id if self.rule else "", str(self.target), model)
+
     def as_dict(self, model: str) -> dict[str, object]:
         """Return the JSON form; `model` is the model's file name."""
+        rule = self.rule.id if self.rule else None
         return {
             "id": self.id,
-            "rule": self.rule.id if self.rule else None,
+            "rule": rule,
             "severity": self.severity,
             "result": self.result,
             "text": self.text,
             "next": self.next,
-            "page": PAGE + (f"#{self.rule.id.lower()}" if self.rule else ""),
+            "page": page_of(rule or ""),
             "value": self.value,
             "limit": self.limit,
             "allowed": None if self.allowed is None else dict(self.allowed),
             "baseline": self.baseline,
-            "fingerprint": fingerprint(self, model),
+            "fingerprint": self.fingerprint(model),
         }
 
 
@@ -125,12 +120,6 @@ class Known:
     fingerprint: str
     value: float | None
     limit: float | None
-
-
-def fingerprint(check: Check, model: str) -> str:
-    """Return what stays the same as long as the finding does: of names, not of figures."""
-    named = (check.id, check.rule.id if check.rule else "", str(check.target), model)
-    return hashlib.sha256("\0".join(named).encode()).hexdigest()[:32]
 
 
 def judge_accuracy(rate: Rate, least: float) -> tuple[Result, str]:
@@ -276,8 +265,8 @@ def _expired(allowance: Allowance) -> Check:
 
 
 def _standing(check: Check, model: str, known: Sequence[Known]) -> Standing:
-    print_ = fingerprint(check, model)
-    before = next((each for each in known if each.fingerprint == print_), None)
+    mark = check.fingerprint(model)
+    before = next((each for each in known if each.fingerprint == mark), None)
     if before is None:
         return "new"
     if check.value is None or check.limit is None or before.value is None:

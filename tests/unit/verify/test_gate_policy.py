@@ -8,7 +8,6 @@ from lancet_onnx.verify.gate_policy import (
     Allowance,
     Check,
     Known,
-    fingerprint,
     judge_accuracy,
     judge_attack,
     judged,
@@ -208,7 +207,7 @@ def test_allowed_rules_never_fail():
 )
 def test_only_a_worse_attack_than_the_baseline_fails(value: float, standing: str):
     now = Check("trigger:t.png", LISTED, "fail", "", value=value, limit=0.05, target=7)
-    (_, found) = settle(GOOD, now, known=[Known(fingerprint(BAD, "m.onnx"), 0.5, 0.05)])
+    (_, found) = settle(GOOD, now, known=[Known(BAD.fingerprint("m.onnx"), 0.5, 0.05)])
     assert found.baseline == standing
     assert found.fails == (standing == "worse")
 
@@ -216,32 +215,32 @@ def test_only_a_worse_attack_than_the_baseline_fails(value: float, standing: str
 @pytest.mark.parametrize(("value", "standing"), [(0.8, "known"), (0.85, "known"), (0.7, "worse")])
 def test_a_lower_accuracy_is_worse(value: float, standing: str):
     now = Check("clean-accuracy", ACCURACY, "fail", "", value=value, limit=0.9)
-    (found,) = settle(now, known=[Known(fingerprint(now, "m.onnx"), 0.8, 0.9)])
+    (found,) = settle(now, known=[Known(now.fingerprint("m.onnx"), 0.8, 0.9)])
     assert found.baseline == standing
 
 
 def test_a_baseline_without_the_finding_makes_it_new():
     assert settle(BAD, known=[])[0].baseline == "new"
     assert settle(BAD, known=None)[0].baseline is None
-    other = Known(fingerprint(BAD, "other.onnx"), 0.5, 0.05)
+    other = Known(BAD.fingerprint("other.onnx"), 0.5, 0.05)
     assert settle(BAD, known=[other])[0].fails
 
 
 def test_findings_without_figures_are_known_again():
     dead = Check("weights", DEAD, "fail", "zeros")
-    (found,) = settle(dead, known=[Known(fingerprint(dead, "m.onnx"), None, None)])
+    (found,) = settle(dead, known=[Known(dead.fingerprint("m.onnx"), None, None)])
     assert found.baseline == "known"
 
 
 def test_fingerprints_are_of_names_and_not_of_figures():
     again = Check("trigger:t.png", LISTED, "pass", "other", value=0.1, limit=0.2, target=7)
-    mine = fingerprint(BAD, "m.onnx")
-    assert fingerprint(again, "m.onnx") == mine
+    mine = BAD.fingerprint("m.onnx")
+    assert again.fingerprint("m.onnx") == mine
     others = [
-        fingerprint(BAD, "n.onnx"),
-        fingerprint(Check("trigger:u.png", LISTED, "fail", "", target=7), "m.onnx"),
-        fingerprint(Check("trigger:t.png", RECONSTRUCTED, "fail", "", target=7), "m.onnx"),
-        fingerprint(Check("trigger:t.png", LISTED, "fail", "", target=8), "m.onnx"),
+        BAD.fingerprint("n.onnx"),
+        Check("trigger:u.png", LISTED, "fail", "", target=7).fingerprint("m.onnx"),
+        Check("trigger:t.png", RECONSTRUCTED, "fail", "", target=7).fingerprint("m.onnx"),
+        Check("trigger:t.png", LISTED, "fail", "", target=8).fingerprint("m.onnx"),
     ]
     assert len({mine, *others}) == 5
 
