@@ -33,7 +33,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from fixtures.hostile import loop_body  # noqa: E402
-from fixtures.refused import _dense  # noqa: E402
+from fixtures.refused import dense  # noqa: E402
 from lancet_onnx.errors import LancetError  # noqa: E402
 from lancet_onnx.model import load  # noqa: E402
 from lancet_onnx.model.logic import Switch  # noqa: E402
@@ -68,7 +68,7 @@ class Sketch:
 
     def network(self, image: str) -> str:
         """The honest network: from an image to ten scores."""
-        weight, bias = _dense()
+        weight, bias = dense()
         average = self.const(np.full((1, 1, 4, 4), 1 / 16))
         features = self("Relu", self("Conv", image, average, strides=[4, 4]))
         flat = self("Flatten", features)

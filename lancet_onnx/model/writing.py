@@ -24,7 +24,7 @@ DIRECT_FROM = 256 << 20
 """Bytes; smaller files stay in the page cache, for whoever reads them next."""
 
 _THREADS = 2
-_AT_ONCE = 128 << 10
+AT_ONCE = 128 << 10
 """Bytes of one write: larger ones make the kernel look for larger stretches of free memory."""
 
 _FLUSH = 64 << 20
@@ -150,5 +150,5 @@ def _whole_pages(part: memoryview, at: int) -> int:
 
 def _write(target: int, part: memoryview, at: int) -> None:
     while part:
-        count = os.pwrite(target, part[:_AT_ONCE], at)
+        count = os.pwrite(target, part[:AT_ONCE], at)
         part, at = part[count:], at + count

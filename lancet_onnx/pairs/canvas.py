@@ -22,7 +22,7 @@ from lancet_onnx.types import ValueName
 CHANGES = ("as they are", "flipped", "turned", "moved", "shuffled", "mixed")
 """What is done to the images that a trigger is tried on, a sixth of them each."""
 
-_AT_ONCE, _MEMORY = 512, 2**31
+AT_ONCE, MEMORY = 512, 2**31
 """Images that run at once: so many, and only as many as fit in this many bytes."""
 
 _TILES = 4
@@ -126,7 +126,7 @@ class Canvas:
     def at_once(self, least: int = 1) -> int:
         """Return how many images run at once: as many as fit into memory, `least` in any case."""
         floats = max(1, sum(self.classifier.elements.values()))
-        return min(_AT_ONCE, max(least, _MEMORY // (4 * floats)))
+        return min(AT_ONCE, max(least, MEMORY // (4 * floats)))
 
     def varied(self, count: int, draw: torch.Generator) -> torch.Tensor:
         """Return `count` images, most of them flipped, turned, moved, shuffled or mixed.

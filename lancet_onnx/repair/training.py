@@ -86,7 +86,7 @@ class Trainer:
         self.moving = Moving(classifier)
         self.draw = torch.Generator().manual_seed(seed)
         self.batches = self._batches()
-        self.axes = _height_and_width(self.good.shape)
+        self.axes = height_and_width(self.good.shape)
 
     def promise(self) -> Tensors:
         """Return |gradient * weight| of the triggered images' loss: what a change could do."""
@@ -185,7 +185,7 @@ class Trainer:
             yield from torch.split(order[: count - count % size], size)
 
 
-def _height_and_width(shape: Sequence[int]) -> tuple[int, ...]:
+def height_and_width(shape: Sequence[int]) -> tuple[int, ...]:
     """Return the two longest axes of images, whatever their layout; none for what is no image."""
     if len(shape) != _IMAGE_AXES:
         return ()

@@ -20,11 +20,11 @@ from lancet_onnx.runtime.layers import find_layers
 from lancet_onnx.samples import Pairs
 from lancet_onnx.types import Progress, no_progress
 
-_PRUNED = (0.5, 0.7, 0.85)
+PRUNED = (0.5, 0.7, 0.85)
 _PRUNING_COSTS = 0.001
 """Pruning tries to keep these shares of the weights, and may cost this much (`Judged.cost`)."""
 
-PRUNING = f"pruning(shares={_PRUNED}, costs={_PRUNING_COSTS})"
+PRUNING = f"pruning(shares={PRUNED}, costs={_PRUNING_COSTS})"
 """Names how edits are pruned, with all parameters."""
 
 
@@ -89,7 +89,7 @@ def pruned(classifier: Classifier, proposal: Proposal, judge: Judge) -> Offer:
     """Return the offer with as few of its deltas as do the same on the images of `judge`."""
     whole = offer_of(classifier, proposal)
     most = judge.judge(whole).cost + _PRUNING_COSTS
-    for share in _PRUNED:
+    for share in PRUNED:
         smaller = offer_of(classifier, proposal, share)
         if judge.judge(smaller).cost <= most:
             return smaller

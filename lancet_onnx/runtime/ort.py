@@ -169,7 +169,7 @@ def missing_library() -> str:
 
 
 def _providers(device: Device) -> list[object]:
-    if device == "cpu" or (device == "auto" and not _cuda_present()):
+    if device == "cpu" or (device == "auto" and not cuda_present()):
         return [_CPU]
     # TF32 rounds weights to 10 bits: a verdict on a few flipped weights must not depend on it.
     options = {
@@ -180,7 +180,7 @@ def _providers(device: Device) -> list[object]:
     return [(_CUDA, options), _CPU]
 
 
-def _cuda_present() -> bool:
+def cuda_present() -> bool:
     """Return whether a CUDA device and its driver are there, without starting CUDA."""
     return _CUDA in providers() and (Path("/dev/nvidia0").exists() or sys.platform == "win32")
 

@@ -122,7 +122,7 @@ ABLATION: Mapping[str, Variant] = {
     "half the rate": Variant(all_images, tuning=replace(USUAL, rate=USUAL.rate / 2)),
     "one step size for all layers": trained_by(trainers.OneRate),
     "a long memory of gradients": Variant(
-        all_images, instead={"lancet_onnx.repair.training._BETA2": 0.999}
+        all_images, instead={"lancet_onnx.repair.moving.BETA2": 0.999}
     ),
     "labels as answers": trained_by(trainers.HardAnswers),
     "softer answers": trained_by(trainers.SoftAnswers),
@@ -132,7 +132,7 @@ ABLATION: Mapping[str, Variant] = {
     "half the batch, twice the steps": Variant(
         all_images, tuning=replace(USUAL, batch=32, steps=160)
     ),
-    "no pruning": Variant(all_images, instead={"lancet_onnx.repair.tune._PRUNED": ()}),
+    "no pruning": Variant(all_images, instead={"lancet_onnx.repair.tune.PRUNED": ()}),
     "choice without regret": Variant(
         all_images, instead={"lancet_onnx.repair.judging.Judged.cost": property(by_loss_alone)}
     ),

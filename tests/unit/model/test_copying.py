@@ -29,7 +29,7 @@ def small() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(copying, "PIECE", PIECE)
         patch.setattr(digests, "PIECE", PIECE)
-        patch.setattr(writing, "_AT_ONCE", 3)
+        patch.setattr(writing, "AT_ONCE", 3)
         patch.setattr(writing, "_FLUSH", 10)
         patch.setattr(digests, "_STEP", 2)
         yield
@@ -176,7 +176,7 @@ def test_blocks_are_shared_where_the_file_system_can(
 
     monkeypatch.setattr("fcntl.ioctl", clone)
     monkeypatch.setattr(os, "pwrite", noted)
-    monkeypatch.setattr(writing, "_AT_ONCE", 100)
+    monkeypatch.setattr(writing, "AT_ONCE", 100)
     monkeypatch.setattr(copying, "PAGESIZE", 2)
     edit = Overwrite(np.array([50]), np.array([[1, 2]], np.uint8))
     target = os.open(tmp_path / "t", os.O_RDWR | os.O_CREAT)

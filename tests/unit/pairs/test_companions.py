@@ -105,7 +105,7 @@ def test_what_no_mask_solves_is_counted_and_left_out(tmp_path: Path):
 def test_groups_give_what_all_at_once_give(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     canvas, labels = canvas_of(tmp_path), spotted().labels
     whole = companions(canvas, labels)
-    monkeypatch.setattr("lancet_onnx.pairs.canvas._AT_ONCE", 4)
+    monkeypatch.setattr("lancet_onnx.pairs.canvas.AT_ONCE", 4)
     parts = companions(canvas, labels)
     assert parts.positions.tolist() == whole.positions.tolist()
     torch.testing.assert_close(parts.masks, whole.masks, atol=1e-3, rtol=0)
@@ -115,7 +115,7 @@ def test_a_model_too_large_for_two_images_at_once_gets_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     canvas, labels = canvas_of(tmp_path), spotted().labels
-    monkeypatch.setattr("lancet_onnx.pairs.canvas._MEMORY", 1)
+    monkeypatch.setattr("lancet_onnx.pairs.canvas.MEMORY", 1)
     heard: list[float] = []
     companions(canvas, labels, progress=lambda _what, share: heard.append(share))
     assert len(heard) == STEPS * EACH * (CLASSES - 1)

@@ -192,7 +192,7 @@ def test_progress_goes_up_to_the_end(many):
 
 @pytest.mark.parametrize("memory", [1, 2**31])
 def test_classes_that_do_not_fit_at_once_go_in_groups(few, calls, monkeypatch, memory: int):
-    monkeypatch.setattr("lancet_onnx.pairs.canvas._MEMORY", memory)
+    monkeypatch.setattr("lancet_onnx.pairs.canvas.MEMORY", memory)
     found = run(few)
     assert calls == ([(1, 12)] * 12 if memory == 1 else [(FEW, 12)] * 3)
     assert found.found["free"].classes.tolist() == list(range(FEW))

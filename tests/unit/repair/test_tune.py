@@ -12,7 +12,7 @@ from builders import dense, open_bytes
 from lancet_onnx.repair import Judge, Judged, Offer, TuneSettings, tune
 from lancet_onnx.repair.choose import ABOUT_AS_MANY, AS_GOOD, pick
 from lancet_onnx.repair.moving import top, weights_of
-from lancet_onnx.repair.training import Trainer, _height_and_width
+from lancet_onnx.repair.training import Trainer, height_and_width
 from lancet_onnx.repair.tune import Proposal, offer_of, pruned
 from lancet_onnx.runtime.classifier import Classifier
 from lancet_onnx.samples import Pairs
@@ -118,7 +118,7 @@ def test_a_mixture_of_stamped_images_is_the_stamped_mixture(backdoored: Classifi
 @pytest.mark.parametrize("shape", [(4, 3, 20, 30), (4, 20, 30, 3)])
 def test_images_are_shifted_along_height_and_width(backdoored: Classifier, pairs: Pairs, shape):
     trainer = Trainer(backdoored, pairs, replace(QUICK, shift=0.1), 0)
-    trainer.axes = _height_and_width(shape)
+    trainer.axes = height_and_width(shape)
     images = torch.rand(shape)
     axes = [axis for axis, size in enumerate(shape) if size in (20, 30)]
     shifts = set()

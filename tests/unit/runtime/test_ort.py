@@ -11,7 +11,7 @@ from onnx import helper
 from lancet_onnx.errors import DataError, DeviceError, ModelError
 from lancet_onnx.model.probe import SPEC, probe_model
 from lancet_onnx.runtime.installed import distributions
-from lancet_onnx.runtime.ort import OrtModel, _cuda_present, environment, providers
+from lancet_onnx.runtime.ort import OrtModel, cuda_present, environment, providers
 from lancet_onnx.types import TensorSpec, ValueName
 
 W = np.arange(12, dtype=np.float32).reshape(3, 4)
@@ -133,7 +133,7 @@ def test_nothing_is_printed_to_stdout(capfd, fixtures):
     assert capfd.readouterr().out == ""
 
 
-@pytest.mark.skipif(_cuda_present(), reason="a GPU is there")
+@pytest.mark.skipif(cuda_present(), reason="a GPU is there")
 def test_cuda_without_a_gpu_is_refused(capfd):
     with pytest.raises((DeviceError, ModelError), match=r"(?i)cuda"):
         OrtModel(dense(W), spec("N", 3), "cuda")
@@ -141,7 +141,7 @@ def test_cuda_without_a_gpu_is_refused(capfd):
 
 
 @pytest.mark.gpu
-@pytest.mark.skipif(not _cuda_present(), reason="no GPU")
+@pytest.mark.skipif(not cuda_present(), reason="no GPU")
 def test_cuda_is_used_where_it_is():
     model = OrtModel(dense(W), spec("N", 3), "cuda")
     assert model.placement.device == "cuda"
