@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -11,6 +12,15 @@ from lancet_onnx.errors import DataError
 from lancet_onnx.verify.gate_policy import Known
 
 LARGEST = 64 << 20
+_UNUSABLE = (
+    OSError,
+    ValueError,
+    LookupError,
+    TypeError,
+    AttributeError,
+    RecursionError,
+    OverflowError,  # a whole number that no float holds
+)
 
 
 def read_baseline(path: Path) -> Mapping[str, tuple[Known, ...]]:
@@ -26,7 +36,7 @@ def read_baseline(path: Path) -> Mapping[str, tuple[Known, ...]]:
         if content["command"] != "gate":
             raise ValueError(f"a report of {content['command']}")
         return {str(each["path"]): _failures(each["checks"]) for each in content["models"]}
-    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+    except _UNUSABLE as error:
         reason = getattr(error, "strerror", None) or (
             str(error) if type(error) is ValueError else type(error).__name__
         )
@@ -75,6 +85,6 @@ def _failures(checks: object) -> tuple[Known, ...]:
 def _figure(value: object) -> float | None:
     if value is None:
         return None
-    if isinstance(value, (int, float)) and not isinstance(value, bool):
+    if isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value):
         return float(value)
     raise TypeError("no figure")

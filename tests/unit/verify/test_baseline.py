@@ -38,6 +38,10 @@ def test_failures_are_read(tmp_path: Path):
         json.dumps(
             {"command": "gate", "models": [{"path": "m", "checks": [{**CHECK, "value": "x"}]}]}
         ),
+        *(
+            json.dumps({"command": "gate", "models": [{"path": "m", "checks": [{**CHECK, **odd}]}]})
+            for odd in ({"value": 10**400}, {"limit": float("nan")}, {"value": float("inf")})
+        ),
         "[" * 100_000,
     ],
 )
