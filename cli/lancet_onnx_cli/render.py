@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from rich.console import Console
 
 from lancet_onnx.report import Report
-from lancet_onnx.report.html import FIGURES
+from lancet_onnx.report.figures import FIGURES, Figure, figure_of
 from lancet_onnx_cli.render_corrections import corrections
 from lancet_onnx_cli.render_explained import explained
 from lancet_onnx_cli.render_gate import render_gate
@@ -36,7 +36,7 @@ def render_text(report: Report, console: Console) -> None:
     elif report.command.startswith("patch "):
         _patch(data, console)
     elif report.command == "gate":
-        render_gate(data, console)
+        render_gate(report, console)
     elif report.command.startswith("signature "):
         _signature(data, console)
     elif report.command == "explain":
@@ -92,26 +92,25 @@ def _figures(data: Mapping[str, object], console: Console) -> None:
     for name, heading, _ in FIGURES:
         if data["command"] == "scan" and name == "agreement":
             continue
-        cells = [cell for _, side in shown for cell in _cells(side, name)]
-        if any(cells):
-            table.add_row(heading, *cells, _images(shown[-1][1], name))
+        found = [figure_of(side, name) for _, side in shown]
+        if any(found):
+            cells = [cell for figure in found for cell in _cells(figure)]
+            table.add_row(heading, *cells, _images(found))
     if table.row_count:
         console.print(table)
         console.print()
 
 
-def _cells(side: Mapping[str, object], name: str) -> Sequence[str]:
-    value, intervals = side.get(name), side.get("intervals")
-    if not isinstance(value, (int, float)) or not isinstance(intervals, Mapping):
+def _cells(figure: Figure | None) -> Sequence[str]:
+    if figure is None:
         return ("", "")
-    low, high = intervals[name]
-    return (f"{value:.1%}", f"{low:.1%} to {high:.1%}")
+    return (f"{figure.value:.1%}", f"{figure.low:.1%} to {figure.high:.1%}")
 
 
-def _images(side: Mapping[str, object], name: str) -> str:
+def _images(found: Sequence[Figure | None]) -> str:
     """Return how many images a figure is of; before and after are of the same ones."""
-    counts = side.get("counts")
-    return str(counts[name][1]) if isinstance(counts, Mapping) and name in counts else ""
+    counts = [figure.n for figure in found if figure and figure.n is not None]
+    return str(counts[-1]) if counts else ""
 
 
 def _changed(data: Mapping[str, object], console: Console) -> None:

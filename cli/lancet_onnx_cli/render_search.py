@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from rich.console import Console
 
 from lancet_onnx.report.search import COLUMNS, ClassBar, found_triggers, search_view
+from lancet_onnx.report.untrusted import as_list, as_number, as_rows, as_table, plain
 from lancet_onnx_cli.tables import plain_table, safe
 
 _SHOWN = 10
@@ -52,31 +53,30 @@ def search(data: Mapping[str, object], console: Console) -> None:
 
 def residual_risk(data: Mapping[str, object], console: Console) -> None:
     """Print what of the risk is left after a repair of what a search found."""
-    risk = data.get("residual_risk")
-    if not isinstance(risk, Mapping):
+    if not (risk := as_table(data.get("residual_risk"))):
         return
     table = plain_table("fresh triggers")
     for column in ("strength", "attack success before", "after", "images"):
         table.add_column(column, justify="right")
-    for row in risk.get("strengths") or ():
+    for row in as_rows(risk.get("strengths")):
         table.add_row(
-            safe(row.get("kind", "")),
-            _number(row["strength"]),
-            _percent(row["before"]),
-            _percent(row["after"]),
-            str(row.get("n", "")),
+            safe(plain(row.get("kind"))),
+            _number(row.get("strength")),
+            _percent(row.get("before")),
+            _percent(row.get("after")),
+            safe(plain(row.get("n"))),
         )
     if table.row_count:
         console.print(table)
-    recall = risk.get("recall")
-    if isinstance(recall, Mapping) and recall.get("before") is not None:
+    recall = as_table(risk.get("recall"))
+    if recall.get("before") is not None:
         kept = _percent(recall.get("ratio"))
         console.print(
-            f"the suspect class's own images read right: {_percent(recall['before'])} before, "
-            f"{_percent(recall['after'])} after{f' ({kept} of it kept)' if kept else ''}",
+            f"the suspect class's own images read right: {_percent(recall.get('before'))} before, "
+            f"{_percent(recall.get('after'))} after{f' ({kept} of it kept)' if kept else ''}",
             soft_wrap=True,
         )
-    for sign in risk.get("signs") or ():
+    for sign in as_list(risk.get("signs")):
         console.print(f"  {safe(sign)}", soft_wrap=True)
     console.print()
 
@@ -91,11 +91,11 @@ def _triggers(data: Mapping[str, object], console: Console) -> None:
     for each in triggers:
         table.add_row(
             safe(each.get("path") or "not kept"),
-            safe(each.get("mode", "")),
-            safe(each.get("form", "")),
+            safe(plain(each.get("mode"))),
+            safe(plain(each.get("form"))),
             _percent(each.get("coverage")),
             _percent(each.get("attack_success")),
-            str(each.get("n", "")),
+            safe(plain(each.get("n"))),
         )
     console.print(table)
     console.print()
@@ -117,8 +117,10 @@ def _cell(bar: ClassBar, name: str) -> str:
 
 
 def _number(value: object) -> str:
-    return f"{value:.3g}" if isinstance(value, (int, float)) else ""
+    known = as_number(value)
+    return "" if known is None else f"{known:.3g}"
 
 
 def _percent(value: object) -> str:
-    return f"{value:.1%}" if isinstance(value, (int, float)) else ""
+    known = as_number(value)
+    return "" if known is None else f"{known:.1%}"

@@ -70,22 +70,24 @@ def reported(
         "seconds": round(seconds, 3),
         "checks": [check.as_dict(model.name) for check in checks],
     }
+    remarks = _unasked(policy, verdict)
     body = {
         "policy": _described(policy),
         "partial": False,
+        "remarks": remarks,
         "models": [entry],
         "environment": environment or _bare(policy),
         "stages": list(stages),
         "seconds": round(seconds, 3),
     }
-    reasons = (*_reasons(checks, verdict, ignored), *_unasked(policy, verdict))
+    reasons = (*_reasons(checks, verdict, ignored), *remarks)
     return Report("gate", verdict, reasons, body, tuple(pictures))
 
 
 def is_look(report: Report, model: Path) -> bool:
     """Return whether a report is one that `reported` makes of this model; a child can lie."""
     entries, stages = _rows(report.body.get("models")), _rows(report.body.get("stages"))
-    environment = report.body.get("environment")
+    environment, remarks = report.body.get("environment"), report.body.get("remarks")
     if report.command != "gate" or stages is None or not entries or len(entries) > 1:
         return False
     (entry,) = entries
@@ -95,6 +97,8 @@ def is_look(report: Report, model: Path) -> bool:
         and report.verdict in get_args(Result)
         and bool(_rows(entry.get("checks")))
         and all("stage" in stage for stage in stages)
+        and isinstance(remarks, (list, tuple))
+        and all(isinstance(remark, str) for remark in remarks)
         and isinstance(environment, Mapping)
         and "device" in environment
     )
@@ -124,13 +128,15 @@ def together(
     models = [entry for body in bodies for entry in body["models"]]
     verdict = worst([_result(report.verdict) for report in reports])
     several = len(models) + missing > 1
-    reasons = [
-        f"{entry['path']}: {reason}" if several and reason != UNASKED else reason
-        for report, entry in zip(reports, models, strict=True)
+    remarks = list(dict.fromkeys(remark for body in bodies for remark in body["remarks"]))
+    of_checks = [
+        f"{entry['path']}: {reason}" if several else reason
+        for report, body, entry in zip(reports, bodies, models, strict=True)
         for reason in report.reasons
+        if reason not in body["remarks"]
     ]
     if missing:
-        reasons.append(f"partial: {missing} of {len(models) + missing} models were not looked at")
+        remarks.append(f"partial: {missing} of {len(models) + missing} models were not looked at")
         verdict = worst([verdict, "not_evaluated"])
     stages = [
         {**stage, "stage": f"{entry['path']}: {stage['stage']}" if several else stage["stage"]}
@@ -142,14 +148,15 @@ def together(
     body = {
         "policy": _described(policy),
         "partial": missing > 0,
+        "remarks": remarks,
         "models": models,
         "environment": environment or _bare(policy),
         "stages": stages,
         "seconds": round(seconds, 3),
     }
     pictures: list[Picture] = [picture for report in reports for picture in report.pictures]
-    told = tuple(dict.fromkeys(reasons))
-    return Report("gate", verdict, told, body, tuple(pictures[:PICTURES]))
+    reasons = tuple(dict.fromkeys((*of_checks, *remarks)))
+    return Report("gate", verdict, reasons, body, tuple(pictures[:PICTURES]))
 
 
 def _described(policy: Policy) -> dict[str, str | None]:

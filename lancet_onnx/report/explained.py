@@ -3,9 +3,10 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+
+from lancet_onnx.report.untrusted import as_number, as_rows, as_share, as_table, as_whole
 
 LEFT, TOP, WIDTH, HEIGHT = 34.0, 8.0, 200.0, 110.0
 """Where a curve is drawn, in units of the page's chart."""
@@ -108,33 +109,33 @@ def explained_view(data: Mapping[str, object], pictures: Mapping[str, str]) -> E
     """
     if data.get("command") != "explain":
         return None
-    classes = _rows(data.get("classes"))
-    names = {_whole(row.get("class")): row.get("name") for row in classes}
+    classes = as_rows(data.get("classes"))
+    names = {as_whole(row.get("class")): row.get("name") for row in classes}
     places = tuple(
         Place(
             str(row.get("node", "")),
             str(row.get("initializer", "")),
-            _whole(row.get("located")) or 0,
-            _whole(row.get("weights")) or 0,
+            as_whole(row.get("located")) or 0,
+            as_whole(row.get("weights")) or 0,
             _pair(row, "pairs_located", "pairs"),
         )
-        for row in _rows(data.get("located"))
+        for row in as_rows(data.get("located"))
     )
-    counts = data.get("counts")
     return ExplainedView(
-        tuple(_error(n, row, names, pictures) for n, row in enumerate(_rows(data.get("errors")))),
+        tuple(_error(n, row, names, pictures) for n, row in enumerate(as_rows(data.get("errors")))),
         tuple(_class(row, names, pictures) for row in classes),
         places,
         sum(place.located for place in places),
         data.get("located_by") == "patch",
-        _whole(counts.get("errors")) if isinstance(counts, Mapping) else None,
+        as_whole(as_table(data.get("counts")).get("errors")),
     )
 
 
 def label_of(number: object, names: Mapping[int | None, object]) -> str:
     """Return a class for people: its name, or its number if it has none."""
-    name = names.get(_whole(number))
-    return str(name) if name else f"class {number if isinstance(number, int) else '?'}"
+    known = as_whole(number)
+    name = names.get(known)
+    return str(name) if name else f"class {'?' if known is None else known}"
 
 
 def _error(
@@ -143,20 +144,20 @@ def _error(
     names: Mapping[int | None, object],
     pictures: Mapping[str, str],
 ) -> ErrorView:
-    curve, elsewhere = _rows(row.get("curve")), row.get("elsewhere_restored")
+    curve, elsewhere = as_rows(row.get("curve")), row.get("elsewhere_restored")
     lines = [_line(curve, which) for which in ("true", "wrong")]
     if lines[0] is not None and lines[1] is not None:
         lines = list(_spread(lines[0], lines[1]))
     true = row.get("true")
     return ErrorView(
-        image=_whole(row.get("image")) or 0,
+        image=as_whole(row.get("image")) or 0,
         true=label_of(true, names),
         wrong=label_of(row.get("wrong"), names),
-        alike=_whole(row.get("alike")),
+        alike=as_whole(row.get("alike")),
         before=_reading(row.get("probability"), names),
         companion=_reading(row.get("companion"), names),
         after=_reading(row.get("patched"), names),
-        area=_share(row.get("mask_area")),
+        area=as_share(row.get("mask_area")),
         fills=_pair(row.get("other_fills"), "restored", "tried"),
         elsewhere=elsewhere if isinstance(elsewhere, bool) else None,
         adds=_numbers(row.get("contribution"), "wrong", "true"),
@@ -174,7 +175,7 @@ def _turns(curve: Sequence[Mapping[str, object]], true: object) -> float | None:
         if point.get("label") != true:
             first = None
         elif first is None:
-            first = _share(point.get("amount"))
+            first = as_share(point.get("amount"))
     return first
 
 
@@ -184,29 +185,27 @@ _PARTS = ("image", "mask", "companion")
 def _class(
     row: Mapping[str, object], names: Mapping[int | None, object], pictures: Mapping[str, str]
 ) -> ClassView:
-    number = _whole(row.get("class"))
+    number = as_whole(row.get("class"))
     return ClassView(
         label_of(number, names),
         pictures.get(f"class{number}-whole.png", ""),
         pictures.get(f"class{number}-located.png", ""),
-        _number(row.get("contribution")),
-        _share(row.get("probability")),
+        as_number(row.get("contribution")),
+        as_share(row.get("probability")),
     )
 
 
 def _reading(value: object, names: Mapping[int | None, object]) -> Reading | None:
-    if not isinstance(value, Mapping):
-        return None
-    true, wrong = _share(value.get("true")), _share(value.get("wrong"))
-    label, sure = value.get("label"), _share(value.get("sure"))
+    said = as_table(value)
+    true, wrong, sure = (as_share(said.get(name)) for name in ("true", "wrong", "sure"))
     if true is None or wrong is None or sure is None:
         return None
-    return Reading(label_of(label, names), sure, true, wrong)
+    return Reading(label_of(said.get("label"), names), sure, true, wrong)
 
 
 def _line(curve: Sequence[Mapping[str, object]], which: str) -> Line | None:
     """Return the points of one label's probability against the amount that is wiped out."""
-    shares = [(_share(point.get("amount")), _share(point.get(which))) for point in curve]
+    shares = [(as_share(point.get("amount")), as_share(point.get(which))) for point in curve]
     known = [
         (amount, share) for amount, share in shares if amount is not None and share is not None
     ]
@@ -226,34 +225,10 @@ def _spread(one: Line, other: Line) -> tuple[Line, Line]:
 
 
 def _pair(value: object, first: str, second: str) -> tuple[int, int] | None:
-    if not isinstance(value, Mapping):
-        return None
-    one, other = _whole(value.get(first)), _whole(value.get(second))
+    one, other = (as_whole(as_table(value).get(name)) for name in (first, second))
     return None if one is None or other is None else (one, other)
 
 
 def _numbers(value: object, first: str, second: str) -> tuple[float, float] | None:
-    if not isinstance(value, Mapping):
-        return None
-    one, other = _number(value.get(first)), _number(value.get(second))
+    one, other = (as_number(as_table(value).get(name)) for name in (first, second))
     return None if one is None or other is None else (one, other)
-
-
-def _share(value: object) -> float | None:
-    number = _number(value)
-    return None if number is None else min(1.0, max(0.0, number))
-
-
-def _number(value: object) -> float | None:
-    if not isinstance(value, (int, float)) or isinstance(value, bool):
-        return None
-    return float(value) if math.isfinite(value) else None
-
-
-def _whole(value: object) -> int | None:
-    return value if isinstance(value, int) and not isinstance(value, bool) else None
-
-
-def _rows(value: object) -> list[Mapping[str, object]]:
-    rows = value if isinstance(value, (list, tuple)) else ()
-    return [row for row in rows if isinstance(row, Mapping)]

@@ -8,7 +8,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from lancet_onnx.report.report import Report
-from lancet_onnx.report.results import Result, models, plain, remarks, results, told_of
+from lancet_onnx.report.results import Outcome, Result, models, remarks, results, verdicts
+from lancet_onnx.report.untrusted import as_rows, bounded, plain
 
 ROOM = 200_000
 """Characters that models and their checks may take."""
@@ -19,7 +20,7 @@ FRAME = 450
 _SHARES = ("clean-accuracy", "trigger")
 """Checks whose figures are shares of images; a tolerance would be a bar of no length."""
 
-_ORDER = {"fail": 0, "not_evaluated": 1, "pass": 2}
+_ORDER: Mapping[Outcome, int] = {"fail": 0, "not_evaluated": 1, "pass": 2}
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +49,7 @@ class ModelView:
     Attributes:
         path: as it was given.
         sha256: its digest, or nothing.
-        verdict: pass, fail or not evaluated.
+        verdict: ``pass``, ``fail`` or ``not_evaluated``.
         mood: good, bad or warn.
         seconds: what it took.
         checks: what is open first; empty where the page has no room.
@@ -57,7 +58,7 @@ class ModelView:
 
     path: str
     sha256: str
-    verdict: str
+    verdict: Outcome
     mood: str
     seconds: float
     checks: tuple[CheckView, ...]
@@ -85,20 +86,18 @@ def gate_view(report: Report) -> GateView | None:
     """Return the view of a gate, or None of another report."""
     if report.command != "gate":
         return None
-    told = report.body.get("models")
-    bodies = {
-        plain(each.get("path") or ""): each
-        for each in (told if isinstance(told, (list, tuple)) else ())
-        if isinstance(each, Mapping)
-    }
-    flat = results(report)
+    rows = as_rows(report.body.get("models"))
+    digests = {plain(row.get("path")): plain(row.get("sha256")) for row in rows}
+    flat, words = results(report), verdicts(report)
     views = [
-        _model(path, checks, bodies.get(path, {})) for path, checks in models(flat).items() if path
+        _model(path, checks, words.get(path, "not_evaluated"), digests.get(path, ""))
+        for path, checks in models(flat).items()
+        if path
     ]
-    views.sort(key=lambda view: _ORDER[view.verdict.replace(" ", "_")])
+    views.sort(key=lambda view: _ORDER[view.verdict])
     shown = _fitting(views)
-    said = tuple(told_of(remark) for remark in remarks(report, flat if views else ()))
-    return GateView(_summary(views), said, shown, len(views) - len(shown))
+    told = remarks(report, flat) if views else tuple(map(bounded, report.reasons))
+    return GateView(_summary(views), told, shown, len(views) - len(shown))
 
 
 def _fitting(views: Sequence[ModelView]) -> tuple[ModelView, ...]:
@@ -123,15 +122,13 @@ def _size(*texts: str) -> int:
     return sum(len(html.escape(text)) for text in texts)
 
 
-def _model(path: str, checks: tuple[Result, ...], body: Mapping[str, object]) -> ModelView:
-    verdict = str(body.get("verdict"))
-    verdict = verdict if verdict in _ORDER else "not_evaluated"
+def _model(path: str, checks: tuple[Result, ...], verdict: Outcome, sha256: str) -> ModelView:
     ordered = sorted(checks, key=lambda r: (not r.open, _ORDER[r.outcome]))
     commands = dict.fromkeys(r.next for r in ordered if r.open and r.next)
     return ModelView(
-        told_of(path),
-        str(body.get("sha256") or ""),
-        verdict.replace("_", " "),
+        bounded(path),
+        sha256,
+        verdict,
         {"pass": "good", "fail": "bad"}.get(verdict, "warn"),
         checks[0].seconds,
         tuple(_check(result) for result in ordered),
@@ -151,11 +148,10 @@ def _check(result: Result) -> CheckView:
 
 
 def _summary(views: Sequence[ModelView]) -> str:
-    counts = {word: sum(view.verdict == word for view in views) for word in
-              ("fail", "not evaluated", "pass")}  # fmt: skip
+    counts = {word: sum(view.verdict == word for view in views) for word in _ORDER}
     verbs = {
         "fail": ("fails", "fail"),
-        "not evaluated": ("could not be evaluated", "could not be evaluated"),
+        "not_evaluated": ("could not be evaluated", "could not be evaluated"),
         "pass": ("passes", "pass"),
     }
     parts = [f"{count} {verbs[word][count > 1]}" for word, count in counts.items() if count]

@@ -10,6 +10,7 @@ from functools import cache
 from typing import TYPE_CHECKING
 
 from lancet_onnx.report.explained import explained_view
+from lancet_onnx.report.figures import FIGURES, figure_of
 from lancet_onnx.report.gate_view import gate_view
 from lancet_onnx.report.report import Report
 from lancet_onnx.report.search import COLUMNS, found_triggers, search_view
@@ -17,23 +18,6 @@ from lancet_onnx.report.surroundings import surroundings
 
 if TYPE_CHECKING:
     import jinja2
-
-FIGURES = (
-    ("attack_success", "attack success", "triggered images of other classes that get the target"),
-    ("base_rate", "base rate", "the same images without the trigger, by the unrepaired model"),
-    (
-        "attack_success_correct",
-        "attack success, correct images",
-        "attack success over images that the unrepaired model gets right when clean",
-    ),
-    ("recovery", "recovery", "triggered images that get their true label back"),
-    ("clean_accuracy", "clean accuracy", "clean images classified right"),
-    ("repair_rate", "errors corrected", "images that were wrong and are right now"),
-    ("regression_rate", "right ones broken", "images that were right and are wrong now"),
-    ("given_corrected", "given errors corrected", "held-out ones of those that were given"),
-    ("agreement", "agreement", "clean images with the same label as by the unrepaired model"),
-)
-"""Name, heading and meaning of the figures, in the order in which people read them."""
 
 MOST_JSON = 150_000
 """Characters of JSON that a page has room for."""
@@ -68,22 +52,13 @@ def to_html(report: Report, title: str, command: str) -> str:
 def _figures(data: Mapping[str, object]) -> list[dict[str, object]]:
     sides = [data.get("before"), data.get("after")]
     if not isinstance(sides[0], Mapping):
-        sides = [data.get("metrics"), None]
-    rows: list[dict[str, object]] = []
+        sides = [data.get("metrics")]
+    found: list[dict[str, object]] = []
     for name, heading, meaning in FIGURES:
-        cells = [_cell(side, name) if isinstance(side, Mapping) else None for side in sides]
+        cells = [figure_of(side, name) for side in sides]
         if any(cells):
-            rows.append({"heading": heading, "meaning": meaning, "cells": cells})
-    return rows
-
-
-def _cell(side: Mapping[str, object], name: str) -> dict[str, object] | None:
-    value, intervals, counts = side.get(name), side.get("intervals"), side.get("counts")
-    if not isinstance(value, (int, float)) or not isinstance(intervals, Mapping):
-        return None
-    low, high = intervals[name]
-    count, total = counts[name] if isinstance(counts, Mapping) else (0, 0)
-    return {"value": value, "low": low, "high": high, "count": count, "n": total}
+            found.append({"heading": heading, "meaning": meaning, "cells": cells})
+    return found
 
 
 @cache

@@ -4,7 +4,8 @@
 from __future__ import annotations
 
 from lancet_onnx.report.report import Report
-from lancet_onnx.report.results import Result, models, plain, remarks, results
+from lancet_onnx.report.results import Result, models, remarks, results
+from lancet_onnx.report.untrusted import plain
 
 _WORD = {"pass": "pass", "fail": "**fail**", "not_evaluated": "**not evaluated**"}
 _SPECIAL = {ord(c): f"&#{ord(c)};" for c in "&<>\\`*_[]|~#$!:"}

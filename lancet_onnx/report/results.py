@@ -8,28 +8,20 @@ line.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Literal, cast
+from typing import Literal, cast, get_args
 
 from lancet_onnx.report.report import EXIT_CODES, Report
-from lancet_onnx.rules import RULES
+from lancet_onnx.report.untrusted import as_list, as_number, as_rows, as_table, bounded, plain
+from lancet_onnx.rules import LEVELS, PAGE, RULES, Level, fingerprint_of, page_of
 
-Severity = Literal["error", "warning", "note"]
 Outcome = Literal["pass", "fail", "not_evaluated"]
 
-_SEVERITY: Mapping[str, Severity] = {
-    "critical": "error",
-    "high": "error",
-    "medium": "warning",
-    "low": "note",
-}
 _OUTCOME: Mapping[int, Outcome] = {0: "pass", 1: "fail", 3: "not_evaluated"}
-_PAGE = "docs/rules.md"
 
-MOST_TEXT = 600
-"""Characters of a sentence or command: names in a model can be of any length."""
+MOST_COMMAND = 4000
+"""Characters of a command, which may name several long paths."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +48,7 @@ class Result:
     model: str
     check: str
     rule: str
-    severity: Severity
+    severity: Level
     outcome: Outcome
     text: str
     next: str
@@ -88,38 +80,26 @@ class Result:
 def results(report: Report) -> tuple[Result, ...]:
     """Return what the report says of each model, check by check, in the report's order."""
     data = report.to_dict()
-    if report.command == "gate" and _rows(data.get("models")):
+    if report.command == "gate" and as_rows(data.get("models")):
         return tuple(_gate(data))
-    if report.command == "doctor" and _rows(data.get("problems")):
+    if report.command == "doctor" and as_rows(data.get("problems")):
         return tuple(_problems(data))
     found = tuple(_findings(data))
-    return found if _rows(data.get("findings")) else (*found, _verdict(report, data))
+    return found if as_rows(data.get("findings")) else (*found, _verdict(report, data))
 
 
 def remarks(report: Report, found: tuple[Result, ...]) -> tuple[str, ...]:
-    """Return the reasons of a report that say more than its results do."""
+    """Return the reasons of a report that say more than its results do.
 
-    def said(reason: str) -> bool:
-        return any(
-            result.text in reason
-            or reason in result.text
-            or (result.accepted and f"{result.check}: " in reason)
-            for result in found
-        )
-
-    reasons = (plain(reason) for reason in report.reasons)
-    return tuple(reason for reason in reasons if not said(reason))
-
-
-def plain(value: object) -> str:
-    """Return text on one line without control characters."""
-    return "".join(c if c.isprintable() else "\ufffd" for c in str(value))
-
-
-def told_of(value: object) -> str:
-    """Return text for people: plain, and of a bounded length; nothing for None."""
-    text = plain("" if value is None else value)
-    return text if len(text) <= MOST_TEXT else f"{text[: MOST_TEXT - 1]}…"
+    A gate, which can have thousands of both, says itself which these are.
+    """
+    if report.command == "gate":
+        return tuple(map(bounded, as_list(report.body.get("remarks"))))
+    texts = [result.text for result in found]
+    reasons = map(plain, report.reasons)
+    return tuple(
+        reason for reason in reasons if not any(reason in text or text in reason for text in texts)
+    )
 
 
 def models(found: tuple[Result, ...]) -> dict[str, tuple[Result, ...]]:
@@ -130,52 +110,58 @@ def models(found: tuple[Result, ...]) -> dict[str, tuple[Result, ...]]:
     return {path: tuple(own) for path, own in grouped.items()}
 
 
+def verdicts(report: Report) -> dict[str, Outcome]:
+    """Return what a gate says of each model."""
+    rows = as_rows(report.body.get("models"))
+    return {plain(row.get("path")): _outcome(row.get("verdict")) for row in rows}
+
+
 def _gate(data: Mapping[str, object]) -> Iterator[Result]:
-    for model in _rows(data.get("models")):
-        path, seconds = plain(model.get("path") or ""), _seconds(model.get("seconds"))
-        checks = _rows(model.get("checks"))
+    for model in as_rows(data.get("models")):
+        path, verdict = plain(model.get("path")), _outcome(model.get("verdict"))
+        seconds = as_number(model.get("seconds")) or 0.0
+        checks = as_rows(model.get("checks"))
         for check in checks:
-            severity, outcome = check.get("severity"), check.get("result")
-            name, rule = told_of(check.get("id")), plain(check.get("rule") or "")
+            name, rule = bounded(check.get("id")), plain(check.get("rule"))
+            severity = check.get("severity")
             yield Result(
                 path,
                 name,
                 rule,
-                cast(Severity, severity) if severity in _SEVERITY.values() else "error",
-                cast(Outcome, outcome) if outcome in _OUTCOME.values() else "not_evaluated",
-                told_of(check.get("text") or name),
-                told_of(check.get("next")),
-                plain(check.get("page") or _PAGE),
-                plain(check.get("fingerprint") or _fingerprint(path, name, rule)),
-                _accepted(check, str(model.get("verdict"))),
-                plain(check.get("baseline") or ""),
+                cast(Level, severity) if severity in get_args(Level) else "error",
+                _outcome(check.get("result")),
+                bounded(check.get("text")) or name,
+                _command(check.get("next")),
+                plain(check.get("page")) or PAGE,
+                plain(check.get("fingerprint")) or fingerprint_of(path, name, rule),
+                _accepted(check, verdict),
+                plain(check.get("baseline")),
                 seconds,
-                _figure(check.get("value")),
-                _figure(check.get("limit")),
+                as_number(check.get("value")),
+                as_number(check.get("limit")),
             )
         if not checks:
-            outcome = str(model.get("verdict"))
             yield Result(
                 path,
                 "gate",
                 "",
                 "error",
-                cast(Outcome, outcome) if outcome in _OUTCOME.values() else "not_evaluated",
+                verdict,
                 "nothing was checked",
                 "",
-                _PAGE,
-                _fingerprint(path, "gate"),
+                PAGE,
+                fingerprint_of(path, "gate"),
                 seconds=seconds,
             )
 
 
-def _accepted(check: Mapping[str, object], verdict: str) -> str:
+def _accepted(check: Mapping[str, object], verdict: Outcome) -> str:
     outcome, allowed = check.get("result"), check.get("allowed")
     if outcome == "pass":
         return ""
     if isinstance(allowed, Mapping):
         until = f" until {allowed['expires']}" if allowed.get("expires") else ""
-        return told_of(f"allowed{until}: {allowed.get('reason')}")
+        return bounded(f"allowed{until}: {allowed.get('reason')}")
     if check.get("baseline") == "known":
         return "known from the baseline"
     # Only a policy that names the check lets a model pass beside it.
@@ -183,90 +169,76 @@ def _accepted(check: Mapping[str, object], verdict: str) -> str:
 
 
 def _findings(data: Mapping[str, object]) -> Iterator[Result]:
-    path, seconds = _path(data), _seconds(data.get("seconds"))
-    told = "; ".join(plain(reason) for reason in cast(list[object], data["reasons"]))
-    for finding in _rows(data.get("findings")):
-        rule, target = plain(finding.get("rule")), plain(finding.get("target"))
-        yield Result(
-            path,
-            "scan",
-            rule,
-            _severity(finding),
-            "fail",
-            told_of(f"target class {target}: {told}"),
-            told_of(finding.get("next")),
-            f"{_PAGE}#{rule.lower()}",
-            _fingerprint(path, rule, target),
-            seconds=seconds,
-        )
-    for switch in _rows(data.get("graph_logic")):
-        rule, node = plain(switch.get("rule")), plain(switch.get("node"))
-        yield Result(
-            path,
-            "graph-logic",
-            rule,
-            _severity(switch),
-            "fail",
-            told_of(switch.get("text")),
-            "",
-            f"{_PAGE}#{rule.lower()}",
-            _fingerprint(path, rule, node),
-            seconds=seconds,
-        )
+    told = "; ".join(map(plain, as_list(data.get("reasons"))))
+    for finding in as_rows(data.get("findings")):
+        target = plain(finding.get("target"))
+        text, command = f"target class {target}: {told}", _command(finding.get("next"))
+        yield _finding(data, "scan", finding, target, text, command)
+    for switch in as_rows(data.get("graph_logic")):
+        place, text = plain(switch.get("node")), plain(switch.get("text"))
+        yield _finding(data, "graph-logic", switch, place, text, "")
+
+
+def _finding(
+    data: Mapping[str, object],
+    check: str,
+    row: Mapping[str, object],
+    place: str,
+    text: str,
+    command: str,
+) -> Result:
+    path, rule = _path(data), plain(row.get("rule"))
+    return Result(
+        path,
+        check,
+        rule,
+        LEVELS.get(plain(row.get("severity")), "error"),
+        "fail",
+        bounded(text),
+        command,
+        page_of(rule),
+        fingerprint_of(path, rule, place),
+        seconds=as_number(data.get("seconds")) or 0.0,
+    )
 
 
 def _problems(data: Mapping[str, object]) -> Iterator[Result]:
-    for problem in _rows(data.get("problems")):
-        text, command = told_of(problem.get("text")), told_of(problem.get("command"))
-        print_ = _fingerprint("doctor", text)
-        yield Result("", "doctor", "", "error", "fail", text, command, "README.md", print_)
+    for problem in as_rows(data.get("problems")):
+        text, command = bounded(problem.get("text")), _command(problem.get("command"))
+        mark = fingerprint_of("doctor", text)
+        yield Result("", "doctor", "", "error", "fail", text, command, "README.md", mark)
 
 
 def _verdict(report: Report, data: Mapping[str, object]) -> Result:
     path, word = _path(data), report.verdict.replace("_", " ")
-    told = "; ".join(plain(reason) for reason in report.reasons)
+    told = "; ".join(map(plain, report.reasons))
     return Result(
         path,
         report.command.replace(" ", "-"),
         "",
         "error",
         _OUTCOME[EXIT_CODES[report.verdict]],
-        told_of(f"{word}: {told}" if told else word),
+        bounded(f"{word}: {told}" if told else word),
         "",
-        _PAGE,
-        _fingerprint(path, report.command),
-        seconds=_seconds(data.get("seconds")),
+        PAGE,
+        fingerprint_of(path, report.command),
+        seconds=as_number(data.get("seconds")) or 0.0,
     )
 
 
 def _path(data: Mapping[str, object]) -> str:
     """Return the file that the report is of: of a comparison, the newer one."""
-    judged = [data.get("patch"), data.get("model"), *_rows(data.get("models"))]
-    paths = [plain(m["path"]) for m in judged if isinstance(m, Mapping) and m.get("path")]
+    judged = (data.get("patch"), data.get("model"), *as_rows(data.get("models")))
+    paths = [path for one in judged if (path := plain(as_table(one).get("path")))]
     return paths[-1] if paths else ""
 
 
-def _severity(finding: Mapping[str, object]) -> Severity:
-    return _SEVERITY.get(str(finding.get("severity")), "error")
+def _outcome(word: object) -> Outcome:
+    """Return a word if it is one of ours; whatever else it says, nothing was evaluated."""
+    return cast(Outcome, word) if word in get_args(Outcome) else "not_evaluated"
 
 
-def _fingerprint(*parts: str) -> str:
-    return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:32]
-
-
-def _rows(value: object) -> list[Mapping[str, object]]:
-    rows = value if isinstance(value, (list, tuple)) else ()
-    return [row for row in rows if isinstance(row, Mapping)]
-
-
-def _seconds(value: object) -> float:
-    return _figure(value) or 0.0
-
-
-def _figure(value: object) -> float | None:
-    if not isinstance(value, (int, float)) or isinstance(value, bool):
-        return None
-    try:
-        return float(value)
-    except OverflowError:  # a whole number that no float holds
-        return None
+def _command(value: object) -> str:
+    """Return a command for people; half of one is worse than none."""
+    text = plain(value)
+    return text if len(text) <= MOST_COMMAND else ""

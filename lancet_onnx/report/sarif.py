@@ -9,13 +9,14 @@ Fingerprints are of rule and place, not of bytes, so that a finding survives ano
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import PurePath
 from urllib.parse import quote
 
 from lancet_onnx.report.places import Checkout, placed_in
 from lancet_onnx.report.report import Report
-from lancet_onnx.report.results import Result, plain, results
+from lancet_onnx.report.results import Result, results
+from lancet_onnx.report.untrusted import as_rows, as_table, plain
 from lancet_onnx.rules import RULES
 from lancet_onnx.runtime.installed import version_of
 
@@ -127,15 +128,14 @@ def _invocation(report: Report, unplaced: Sequence[Result]) -> Object:
 
 
 def _artifacts(report: Report, checkout: Checkout | None) -> list[Object]:
-    several = report.body.get("models")
-    files = [report.body.get("model"), *(several if isinstance(several, (list, tuple)) else ())]
+    files = [as_table(report.body.get("model")), *as_rows(report.body.get("models"))]
     return [
         {
             "location": {"uri": _uri(plain(file["path"]), checkout)},
-            **({"hashes": {"sha-256": str(file["sha256"])}} if file.get("sha256") else {}),
+            **({"hashes": {"sha-256": plain(file["sha256"])}} if file.get("sha256") else {}),
         }
         for file in files
-        if isinstance(file, Mapping) and file.get("path")
+        if file.get("path")
     ]
 
 

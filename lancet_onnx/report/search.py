@@ -3,9 +3,10 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+
+from lancet_onnx.report.untrusted import as_list, as_number, as_rows, as_share, as_whole, plain
 
 MOST = 50
 """Classes that are shown; of more, those with the highest scores."""
@@ -69,12 +70,12 @@ def search_view(report: Mapping[str, object], most: int = MOST) -> SearchView | 
     search = report.get("search")
     if report.get("command") != "scan" or not isinstance(search, Mapping):
         return None
-    verdict, threshold = str(report.get("verdict")), _number(search.get("threshold"))
+    verdict, threshold = str(report.get("verdict")), as_number(search.get("threshold"))
     missing, screened = _numbers(search.get("missing")), _numbers(search.get("screened"))
-    rows = _rows(search.get("classes"))
-    seen = {row.get("class") for row in rows}
+    rows = as_rows(search.get("classes"))
+    seen = {as_whole(row.get("class")) for row in rows}
     rows += [{"class": number, "examined": False} for number in missing if number not in seen]
-    known = [score for row in rows if (score := _number(row.get("score"))) is not None]
+    known = [score for row in rows if (score := as_number(row.get("score"))) is not None]
     scale = max(*known, threshold or 0.0, 1e-9) * _ROOM
     named = _named(search.get("suspect"), rows, threshold, verdict)
     bars = sorted(
@@ -85,30 +86,32 @@ def search_view(report: Mapping[str, object], most: int = MOST) -> SearchView | 
     if not any(bar.suspect for bar in first):  # the one that everybody looks for
         first = [*first[: most - 1], *(bar for bar in bars if bar.suspect), *first[most - 1 :]]
     shown = tuple(first[:most])
-    signs = tuple((str(sign["name"]), str(sign["text"])) for sign in _rows(search.get("signs")))
+    signs = tuple(
+        (plain(sign.get("name")), plain(sign.get("text"))) for sign in as_rows(search.get("signs"))
+    )
     return SearchView(
         _meaning(bars, len(screened), threshold, verdict),
         shown,
         len(bars),
         tuple(name for name in COLUMNS if any(getattr(bar, name) is not None for bar in shown)),
         threshold,
-        None if threshold is None else _share(threshold, scale),
+        None if threshold is None else as_share(threshold / scale),
         signs,
-        str(search.get("power") or ""),
+        plain(search.get("power")),
     )
 
 
 def found_triggers(report: Mapping[str, object]) -> list[Mapping[str, object]]:
     """Return the triggers of a scan's first finding, where a search found it."""
-    findings = _rows(report.get("findings"))
-    return _rows(findings[0].get("triggers")) if findings else []
+    findings = as_rows(report.get("findings"))
+    return as_rows(findings[0].get("triggers")) if findings else []
 
 
 def _named(
     suspect: object, rows: Sequence[Mapping[str, object]], threshold: float | None, verdict: str
 ) -> object:
     """Return the suspect if it is one: a search names the highest score, however low that is."""
-    scores = [_number(row.get("score")) for row in rows if row.get("class") == suspect]
+    scores = [as_number(row.get("score")) for row in rows if row.get("class") == suspect]
     over = any(score is not None and score >= (threshold or 0.0) for score in scores)
     return suspect if over or verdict == "backdoored" else None
 
@@ -116,17 +119,17 @@ def _named(
 def _bar(
     row: Mapping[str, object], scale: float, suspect: object, missing: Sequence[int]
 ) -> ClassBar:
-    score, number = _number(row.get("score")), row.get("class")
+    score, number = as_number(row.get("score")), as_whole(row.get("class"))
     return ClassBar(
-        number if isinstance(number, int) else -1,
+        -1 if number is None else number,
         score,
-        0.0 if score is None else _share(score, scale),
+        0.0 if score is None else as_share(score / scale) or 0.0,
         suspect is not None and number == suspect,
         row.get("examined") is not False and number not in missing,
-        _number(row.get("coverage")),
-        _number(row.get("alikeness")),
-        _number(row.get("success")),
-        _number(row.get("stray")),
+        as_number(row.get("coverage")),
+        as_number(row.get("alikeness")),
+        as_number(row.get("success")),
+        as_number(row.get("stray")),
     )
 
 
@@ -156,21 +159,5 @@ def _meaning(bars: Sequence[ClassBar], screened: int, threshold: float | None, v
     return f"For class {suspect.number} a trigger was found{what}. {scores}{limit}{rest}"
 
 
-def _share(value: float, scale: float) -> float:
-    return min(1.0, max(0.0, value / scale))
-
-
-def _number(value: object) -> float | None:
-    if not isinstance(value, (int, float)) or isinstance(value, bool):
-        return None
-    return float(value) if math.isfinite(value) else None
-
-
 def _numbers(value: object) -> list[int]:
-    numbers = value if isinstance(value, (list, tuple)) else ()
-    return [number for number in numbers if isinstance(number, int)]
-
-
-def _rows(value: object) -> list[Mapping[str, object]]:
-    rows = value if isinstance(value, (list, tuple)) else ()
-    return [row for row in rows if isinstance(row, Mapping)]
+    return [number for each in as_list(value) if (number := as_whole(each)) is not None]

@@ -5,14 +5,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from lancet_onnx.report.results import plain
+from lancet_onnx.report.untrusted import as_number, as_table, plain
 
 
 def surroundings(data: Mapping[str, object]) -> tuple[tuple[str, str], ...]:
     """Return name and text of whatever a report knows of how it was made."""
-    environment, images, policy = (_table(data, key) for key in ("environment", "data", "policy"))
-    versions = _table(environment, "versions")
-    nodes = _table(environment, "nodes")
+    environment, images, policy = (
+        as_table(data.get(key)) for key in ("environment", "data", "policy")
+    )
+    versions = as_table(environment.get("versions"))
+    nodes = as_table(environment.get("nodes"))
     rows = (
         ("ran on", _joined(environment.get("device"), _bracketed(environment.get("provider")))),
         ("nodes", ", ".join(f"{plain(count)} {plain(name)}" for name, count in nodes.items())),
@@ -22,15 +24,10 @@ def surroundings(data: Mapping[str, object]) -> tuple[tuple[str, str], ...]:
         ("split", _joined(images.get("split") or images.get("used"))),
         ("policy", _joined(policy.get("path"), _digest(policy.get("sha256")))),
         ("seed", _joined(environment.get("seed"))),
-        ("agreement of torch and onnxruntime", _parity(data)),
+        ("agreement of torch and onnxruntime", _parity(data.get("parity"))),
         ("time", _seconds(data.get("seconds"))),
     )
     return tuple((name, text) for name, text in rows if text)
-
-
-def _table(data: Mapping[str, object], key: str) -> Mapping[str, object]:
-    value = data.get(key)
-    return value if isinstance(value, Mapping) else {}
 
 
 def _joined(*parts: object) -> str:
@@ -46,15 +43,17 @@ def _digest(value: object) -> str:
 
 
 def _seconds(value: object) -> str:
-    return f"{value:.1f} s" if isinstance(value, (int, float)) else ""
+    seconds = as_number(value)
+    return "" if seconds is None else f"{seconds:.1f} s"
 
 
-def _parity(data: Mapping[str, object]) -> str:
-    parity = _table(data, "parity")
-    parts = {"": parity} if "largest" in parity else {k: _table(parity, k) for k in parity}
+def _parity(value: object) -> str:
+    parity = as_table(value)
+    parts = {"": parity} if "largest" in parity else {k: as_table(parity[k]) for k in parity}
+    found = {name: as_number(part.get("largest")) for name, part in parts.items()}
     told = [
-        f"{plain(name)} {part['largest']:.2g}".strip()
-        for name, part in parts.items()
-        if isinstance(part.get("largest"), (int, float))
+        f"{plain(name)} {largest:.2g}".strip()
+        for name, largest in found.items()
+        if largest is not None
     ]
     return f"largest difference of scores {', '.join(told)}" if told else ""

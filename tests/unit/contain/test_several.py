@@ -23,7 +23,7 @@ name = request["arguments"]["model"]
 check = {"id": "precheck", "result": "pass", "text": "in order", "rule": None}
 entry = {"path": name, "sha256": None, "verdict": "pass", "seconds": 0.1, "checks": [check]}
 body = {"command": "gate", "verdict": "pass", "reasons": [], "policy": {}, "partial": False,
-        "models": [entry], "environment": {"device": "cpu"}, "seconds": 0.1,
+        "remarks": [], "models": [entry], "environment": {"device": "cpu"}, "seconds": 0.1,
         "stages": [{"stage": "precheck", "seconds": 0.1, "image_forwards": 0}]}
 def answer():
     print(json.dumps({"report": body, "pictures": []}), flush=True)
@@ -163,8 +163,10 @@ def test_an_interruption_ends_the_children_and_starts_no_more(child: Stand, tmp_
 
 
 def test_what_the_policy_does_not_ask_for_is_said_once(child: Stand):
-    child(f"body['reasons'] = [{UNASKED!r}, 'more']\nanswer()")
-    assert look("a", "b").reasons == (UNASKED, "a: more", "b: more")
+    child(f"body['reasons'] = ['more', {UNASKED!r}]; body['remarks'] = [{UNASKED!r}]\nanswer()")
+    report = look("a", "b")
+    assert report.reasons == ("a: more", "b: more", UNASKED)
+    assert report.body["remarks"] == [UNASKED]
 
 
 def test_progress_is_of_all_models(child: Stand):
@@ -188,6 +190,7 @@ def test_progress_is_of_all_models(child: Stand):
         "entry['verdict'] = 'fail'",
         "body['stages'] = ['quick']",
         "body['environment'] = None",
+        "body['remarks'] = [['a remark']]",
         "entry['checks'] = []",
         "body['command'] = 'scan'; body['verdict'] = 'clean'",
     ],

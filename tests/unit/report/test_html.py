@@ -109,6 +109,11 @@ def test_a_failed_gate_says_first_what_and_then_what_to_do() -> None:
     assert page.tags.count("details") == 3
 
 
+def test_a_gate_of_nothing_says_why() -> None:
+    page = to_html(Report("gate", "not_evaluated", ("no model is there",), {"models": "x"}), "", "")
+    assert "<p>no model is there</p>" in page
+
+
 def test_models_that_pass_are_folded_unless_there_is_one() -> None:
     def folded(*models: dict[str, Any]) -> list[bool]:
         page = to_html(gate(*models), "", "")

@@ -1,10 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """Every report as a flat list of printable results."""
 
+import time
+from dataclasses import replace
+
 from gate_report import ALLOWED, EVIL, FAILED, UNKNOWN, check, gate, hostile, mixed, model
 
 from lancet_onnx.report import Report, results
-from lancet_onnx.report.results import MOST_TEXT
+from lancet_onnx.report.results import MOST_COMMAND, Result, remarks, verdicts
+from lancet_onnx.report.untrusted import MOST_TEXT
 
 FINDING = {
     "rule": "LNC001", "severity": "critical", "target": 7,
@@ -75,9 +79,16 @@ def test_a_finding_of_a_scan_says_which_repair_goes_with_it():
 def test_a_name_of_any_length_is_cut_and_a_number_that_no_float_holds_is_none():
     long = {"id": "trigger:" + "x" * 9999, "text": "y" * 9999, "next": "z" * 9999, "result": "fail",
             "value": 10**400, "limit": 0.5}  # fmt: skip
-    body = {"models": [{"path": "m.onnx", "verdict": "fail", "checks": [long], "seconds": 10**400}]}
-    (found,) = results(Report("gate", "fail", (), body))
-    assert {len(found.check), len(found.text), len(found.next)} == {MOST_TEXT}
+
+    def only(**more: object) -> Result:
+        entry = {"path": "m.onnx", "verdict": "fail", "checks": [long | more], "seconds": 10**400}
+        (found,) = results(Report("gate", "fail", (), {"models": [entry]}))
+        return found
+
+    found = only()
+    assert {len(found.check), len(found.text)} == {MOST_TEXT}
+    assert found.next == "", "half a command is worse than none"
+    assert only(next="z" * MOST_COMMAND).next == "z" * MOST_COMMAND
     assert (found.value, found.limit, found.seconds) == (None, 0.5, 0.0)
 
 
@@ -103,6 +114,31 @@ def test_reports_without_findings_are_their_verdict():
     assert (compared.model, compared.text) == ("b.onnx", "not repaired: worse")
     (advice,) = results(Report("doctor", "fail", ("two wheels",), {}))
     assert (advice.model, advice.outcome) == ("", "fail")
+
+
+def test_what_is_left_to_say_are_the_reasons_that_no_result_says():
+    whole, long = Report("scan", "clean", ("2 %",), {**SCAN}), "y" * MOST_TEXT
+    assert remarks(whole, results(whole)) == ()
+    cut = Report("scan", "clean", ("2 %", long), {**SCAN})
+    assert remarks(cut, results(cut)) == (long,)
+    told = gate(model("m.onnx", FAILED), remarks=["1 was left out\n", 3])
+    assert remarks(told, results(told)) == ("1 was left out\ufffd", "3")
+    odd = gate(model("m.onnx", FAILED), remarks={"a": 1})
+    assert remarks(odd, results(odd)) == ()
+
+
+def test_remarks_of_thousands_of_models_are_there_at_once():
+    checks = [check(f"trigger:{n}.png", "fail", text=f"{n} " + "x" * 500) for n in range(10)]
+    report = gate(*(model(f"{n}.onnx", *checks) for n in range(2000)), remarks=["one more"])
+    report = replace(report, reasons=tuple(f"{n}: failed" for n in range(20_000)))
+    found, begin = results(report), time.process_time()
+    assert remarks(report, found) == ("one more",)
+    assert time.process_time() - begin < 1, "not each reason against each result"
+
+
+def test_a_gate_says_a_word_of_each_model():
+    report = gate(model("a", FAILED), model("b", check("x"), verdict="pass"), model("c", verdict=7))
+    assert verdicts(report) == {"a": "fail", "b": "pass", "c": "not_evaluated"}
 
 
 def test_hostile_text_is_one_printable_line():
