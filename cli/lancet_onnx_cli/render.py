@@ -9,6 +9,7 @@ from rich.console import Console
 
 from lancet_onnx.report import Report
 from lancet_onnx.report.figures import FIGURES, Figure, figure_of
+from lancet_onnx.report.untrusted import as_rows, as_table
 from lancet_onnx_cli.render_corrections import corrections
 from lancet_onnx_cli.render_explained import explained
 from lancet_onnx_cli.render_gate import render_gate
@@ -272,18 +273,15 @@ def _patch(data: Mapping[str, object], console: Console) -> None:
 
 
 def _doctor(data: Mapping[str, object], console: Console) -> None:
-    session = data["onnxruntime_session"]
     console.print(f"python {data['python']} on {data['platform']}")
-    if isinstance(session, Mapping) and session:
-        for name, version in session["versions"].items():
-            console.print(f"{name} {version}")
+    for name, version in as_table(data["versions"]).items():
+        console.print(f"{name} {safe(version)}")
+    installed = as_table(data["onnxruntime_distributions"])
+    named = ", ".join(f"{name} {version}" for name, version in installed.items())
+    console.print(f"onnxruntime installed as: {safe(named or 'nothing')}")
+    if session := as_table(data["onnxruntime_session"]):
         console.print(f"a model would run on: {session['device']} ({session['provider']})")
-    installed = data["onnxruntime_distributions"]
-    if isinstance(installed, Mapping):
-        named = ", ".join(f"{name} {version}" for name, version in installed.items())
-        console.print(f"onnxruntime installed as: {safe(named or 'nothing')}")
     console.print(f"torch sees a GPU: {'yes' if data['torch_cuda'] else 'no'}")
-    problems = data["problems"]
-    for problem in problems if isinstance(problems, list) else []:
+    for problem in as_rows(data["problems"]):
         console.print(f"[bold red]problem:[/] {safe(problem['text'])}", soft_wrap=True)
         console.print(f"  mend it with: {safe(problem['command'])}", soft_wrap=True)

@@ -7,13 +7,20 @@ The libraries are imported inside: where one of them does not load, that is what
 from __future__ import annotations
 
 import platform
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from lancet_onnx.errors import LancetError
 from lancet_onnx.report import Report
-from lancet_onnx.runtime.installed import distributions, floors, outdated, wanted_runtime
+from lancet_onnx.runtime.installed import (
+    absent,
+    distributions,
+    floors,
+    outdated,
+    versions,
+    wanted_runtime,
+)
 
 _DEVICE = Path("/dev/nvidia0")
 
@@ -47,20 +54,22 @@ class _Torch:
 
 def doctor() -> Report:
     """Say which versions are installed, what would run where, and how to mend what is broken."""
-    installed = distributions()
+    installed, gone = distributions(), absent()
     torch = _torch()
     gpu = torch.gpu or _DEVICE.exists()
     runtime = _onnxruntime(gpu=gpu)
     problems = (
         *_clash(installed),
+        *_missing(gone, runtime, installed),
         *_old(),
-        *_broken(torch, runtime, installed),
+        *_broken(torch, runtime, installed, gone),
         *_unused(gpu, runtime, installed),
     )
     advice = [f"{problem.text}: {problem.command}" for problem in problems]
     body = {
         "python": platform.python_version(),
         "platform": platform.platform(),
+        "versions": versions(),
         "onnxruntime_distributions": installed,
         "providers_built_in": list(runtime.providers),
         "torch_cuda": torch.gpu,
@@ -81,6 +90,15 @@ def _clash(installed: Mapping[str, str]) -> Iterator[Problem]:
         )
 
 
+def _missing(
+    gone: Sequence[str], runtime: _Onnxruntime, installed: Mapping[str, str]
+) -> Iterator[Problem]:
+    # One that is built from source may say nothing of itself, and still work.
+    without = not installed and bool(runtime.broken)
+    for name in (*gone, *([wanted_runtime()] if without else [])):
+        yield Problem(f"{name} is not installed", f"pip install {_asked(name)}")
+
+
 def _old() -> Iterator[Problem]:
     for name, (version, floor) in outdated().items():
         yield Problem(
@@ -90,17 +108,19 @@ def _old() -> Iterator[Problem]:
 
 
 def _broken(
-    torch: _Torch, runtime: _Onnxruntime, installed: Mapping[str, str]
+    torch: _Torch, runtime: _Onnxruntime, installed: Mapping[str, str], gone: Sequence[str]
 ) -> Iterator[Problem]:
+    if gone:  # what fails may fail for lack of these, and mending that comes first
+        return
     if torch.broken:
         yield Problem(
             f"torch does not load ({torch.broken})",
             f"pip install --force-reinstall {_asked('torch')}",
         )
-    if runtime.broken and len(installed) < 2:  # of two, mending that comes first
+    if runtime.broken and len(installed) == 1:  # of two, or none, there is more to say
         yield Problem(
             f"onnxruntime does not work ({runtime.broken})",
-            f"pip install --force-reinstall {_asked(next(iter(installed), wanted_runtime()))}",
+            f"pip install --force-reinstall {_asked(next(iter(installed)))}",
         )
 
 

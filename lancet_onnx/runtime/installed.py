@@ -7,8 +7,20 @@ import platform
 import re
 import sys
 from importlib import metadata
+from importlib.util import find_spec
 
 _RUNTIMES = ("onnxruntime", "onnxruntime-gpu", "onnxruntime-directml", "onnxruntime-openvino")
+LIBRARIES = {
+    "torch": "torch",
+    "onnx": "onnx",
+    "numpy": "numpy",
+    "safetensors": "safetensors",
+    "pillow": "PIL",
+    "jinja2": "jinja2",
+}
+"""What lancet-onnx needs besides an onnxruntime: distributions, and what they are imported as."""
+
+NOT_INSTALLED = "not installed"
 _FLOOR = re.compile(r"([A-Za-z0-9._-]+)(?:\[[^\]]*\])?\s*>=\s*([0-9.]+)")
 
 
@@ -17,13 +29,27 @@ def version_of(name: str) -> str:
     try:
         return metadata.version(name)
     except metadata.PackageNotFoundError:
-        return "not installed"
+        return NOT_INSTALLED
+
+
+def versions() -> dict[str, str]:
+    """Return the version of lancet-onnx and of each library that it needs, or ``not installed``."""
+    return {name: version_of(name) for name in ("lancet-onnx", *LIBRARIES)}
+
+
+def absent() -> tuple[str, ...]:
+    """Return the libraries that are needed and not there, also not without metadata."""
+    return tuple(
+        name
+        for name, module in LIBRARIES.items()
+        if version_of(name) == NOT_INSTALLED and find_spec(module) is None
+    )
 
 
 def distributions() -> dict[str, str]:
     """Return the installed onnxruntime distributions and their versions; two of them clash."""
     found = {name: version_of(name) for name in _RUNTIMES}
-    return {name: version for name, version in found.items() if version != "not installed"}
+    return {name: version for name, version in found.items() if version != NOT_INSTALLED}
 
 
 def wanted_runtime() -> str:
@@ -50,7 +76,7 @@ def outdated() -> dict[str, tuple[str, str]]:
     return {
         name: (version, floor)
         for name, (version, floor) in have.items()
-        if version != "not installed" and _release(version) < _release(floor)
+        if version != NOT_INSTALLED and _release(version) < _release(floor)
     }
 
 

@@ -25,10 +25,12 @@ class Machine:
 
     def __post_init__(self) -> None:
         self.versions = {"torch": "2.15.0", "onnx": "1.23.2", "onnxruntime-gpu": "1.31.1"}
+        self.modules = {*installed.LIBRARIES.values()}
         asked = ["torch>=2.11", "onnx>=1.23", "onnxruntime-gpu>=1.28; sys_platform == 'linux'",
                  "onnxruntime-gpu[cuda,cudnn]>=1.28; extra == 'gpu'", "numpy"]  # fmt: skip
         patch = self.monkeypatch.setattr
         patch(installed, "version_of", lambda name: self.versions.get(name, "not installed"))
+        patch(installed, "find_spec", lambda name: name if name in self.modules else None)
         patch(installed.metadata, "requires", lambda _: asked)
         patch(diagnosing, "wanted_runtime", lambda: "onnxruntime-gpu")
         patch(diagnosing, "_DEVICE", self.folder / "nvidia0")
@@ -129,6 +131,31 @@ def test_an_onnxruntime_that_runs_nothing(
     monkeypatch.setattr(ort, "OrtModel", broken)
     ((text, _),) = machine.problems
     assert text == "onnxruntime does not work (onnxruntime refuses the model: no)"
+
+
+def test_libraries_that_are_not_installed_are_said_to_be(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    machine.modules -= {"onnx", "PIL"}
+    del machine.versions["onnx"]
+    monkeypatch.setitem(sys.modules, "lancet_onnx.model.probe", None)  # which needs onnx
+    assert machine.problems == [
+        ("onnx is not installed", "pip install 'onnx>=1.23'"),
+        ("pillow is not installed", "pip install 'pillow'"),
+    ], "and nothing of onnxruntime, which cannot be tried"
+    versions = diagnosing.doctor().body["versions"]
+    assert versions == {
+        "lancet-onnx": "not installed", "torch": "2.15.0", "onnx": "not installed",
+        **dict.fromkeys(("numpy", "safetensors", "pillow", "jinja2"), "not installed"),
+    }  # fmt: skip
+
+
+def test_no_onnxruntime_at_all(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+    del machine.versions["onnxruntime-gpu"]
+    assert machine.problems == [], "it works, whatever it says of itself"
+    monkeypatch.setitem(sys.modules, "lancet_onnx.model.probe", None)
+    expected = ("onnxruntime-gpu is not installed", "pip install 'onnxruntime-gpu>=1.28'")
+    assert machine.problems == [expected]
 
 
 def test_a_torch_that_does_not_load(monkeypatch: pytest.MonkeyPatch) -> None:
