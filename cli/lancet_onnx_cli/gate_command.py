@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from lancet_onnx_cli.arguments import told_data
+from lancet_onnx_cli.bars import progress
 from lancet_onnx_cli.choices import Device
 from lancet_onnx_cli.options import (
     Answer,
@@ -28,7 +29,7 @@ from lancet_onnx_cli.options import (
     Timeout,
     Verbose,
 )
-from lancet_onnx_cli.output import Output, emit, progress, spare, spare_by
+from lancet_onnx_cli.output import Output, emit, spare, spare_by
 from lancet_onnx_cli.running import limits_of, run
 
 if TYPE_CHECKING:
