@@ -91,13 +91,11 @@ def gate_view(report: Report) -> GateView | None:
         for each in (told if isinstance(told, (list, tuple)) else ())
         if isinstance(each, Mapping)
     }
-    flat = results(report)
-    views = [
-        _model(path, checks, bodies.get(path, {})) for path, checks in models(flat).items() if path
-    ]
+    flat = tuple(result for result in results(report) if result.model)
+    views = [_model(path, checks, bodies.get(path, {})) for path, checks in models(flat).items()]
     views.sort(key=lambda view: _ORDER[view.verdict.replace(" ", "_")])
     shown = _fitting(views)
-    said = tuple(told_of(remark) for remark in remarks(report, flat if views else ()))
+    said = tuple(told_of(remark) for remark in remarks(report, flat))
     return GateView(_summary(views), said, shown, len(views) - len(shown))
 
 

@@ -2,12 +2,8 @@
 """`lancet-onnx gate` as pipelines and people run it: exit codes, streams, files, many models."""
 
 import json
-import os
 import shlex
 import shutil
-import signal
-import subprocess
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,7 +12,7 @@ import jsonschema
 import numpy as np
 import pytest
 from PIL import Image
-from support import COMMAND, REFUSED, ROOT, WIDTH, Warm, box, environment, once, untouched
+from support import REFUSED, ROOT, WIDTH, Warm, box, once, untouched
 from test_goldens import compare, normal
 
 POLICY = """
@@ -268,41 +264,3 @@ def test_other_commands_read_the_images_of_the_same_policy(place: Path, warm: Wa
     refused = warm(*line, cwd=place)
     assert (refused.code, refused.stdout) == (2, "")
     assert "no key 'paht'; did you mean 'path'?" in refused.stderr
-
-
-def test_an_interrupted_gate_keeps_what_it_knows(place: Path) -> None:
-    """The second model takes long: it is interrupted once the first is done."""
-    shutil.copy(place / "model.onnx", place / "b.onnx")
-    slow = POLICY.replace("[gate]", "[gate]\nscan = true")
-    (place / "lancet.toml").write_text(slow)
-    (place / "a.onnx").write_bytes((REFUSED / "text.onnx").read_bytes())
-    process = subprocess.Popen(
-        [*COMMAND, "gate", "a.onnx", "b.onnx", "-o", "r.json"],
-        cwd=place, env=environment(), stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-    )  # fmt: skip
-    deadline = time.monotonic() + 60
-    while not _looked_at(place / "r.json") and time.monotonic() < deadline:
-        time.sleep(0.1)
-    children = _children(process.pid)
-    process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=30)
-    assert (process.returncode, out) == (130, ""), err
-    assert "Traceback" not in err
-    content = json.loads((place / "r.json").read_text())
-    jsonschema.Draft202012Validator(SCHEMA).validate(content)
-    assert content["partial"] is True
-    assert [model["path"] for model in content["models"]] == ["a.onnx"]
-    assert "1 of 2 models were not looked at" in content["reasons"][-1]
-    assert children
-    for child in children:
-        with pytest.raises(ProcessLookupError):
-            os.kill(child, 0)
-
-
-def _looked_at(path: Path) -> list[object]:
-    return list(json.loads(path.read_text())["models"]) if path.exists() else []
-
-
-def _children(process: int) -> list[int]:
-    tasks = Path(f"/proc/{process}/task").glob("*/children")
-    return [int(child) for task in tasks for child in task.read_text().split()]
