@@ -24,7 +24,10 @@ the same in the terminal.
 The verdict is one word on stdout, and so are reports that `-f` asks for. Progress, tables and
 warnings go to stderr. `-o` (for commands that write a model or a patch: `--report`) writes a report
 to a file, in the form that the end of its name says: `.html`, `.json`, `.sarif`, `.xml` (JUnit),
-`.md` or `.txt`. [JSON](json.md) has what a report holds.
+`.md` or `.txt`. With at least as many `-f` as `-o`, `-f` says the forms of the files instead (the
+last of each go together, and what is left goes to stdout); with fewer, it is for stdout. One file
+that cannot be written takes away none of the others, nor the verdict, but the exit code is 3.
+[JSON](json.md) has what a report holds.
 
 `--data`, `--preprocess` and the other options of images are taken from `[data]` of `lancet.toml` in
 the working folder where they are not given ([policy](../policy.md)). `NO_COLOR` is honoured.
@@ -38,7 +41,7 @@ the working folder where they are not given ([policy](../policy.md)). `NO_COLOR`
 | 2 | usage error, also in a policy |
 | 3 | refused or inconclusive: bad model, bad images, unsupported operator, too few images |
 | 70 | a bug in lancet-onnx; `--debug` shows the traceback |
-| 130 | interrupted; nothing is left half written |
+| 130 | interrupted, by Ctrl-C or SIGTERM; nothing is left half written |
 
 The verdicts, and the exit code that goes with each:
 

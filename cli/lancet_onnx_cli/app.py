@@ -7,6 +7,7 @@ import difflib
 import errno
 import os
 import re
+import signal
 import sys
 import traceback
 
@@ -34,6 +35,8 @@ def main() -> None:
     debug = "--debug" in sys.argv
     if debug:
         sys.argv.remove("--debug")
+    # Pipelines end what they cancel so: children are ended and partial results kept, as by Ctrl-C.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         code = with_examples(app)(standalone_mode=False, prog_name="lancet-onnx")
     except (KeyboardInterrupt, typer.Abort):

@@ -87,11 +87,13 @@ def demo_command(
     ] = False,
 ) -> int:
     """The whole story on a bundled model; writes ./lancet-demo/."""
-    from lancet_onnx_cli.demo_run import demo, unpack
-
     if files:
+        from lancet_onnx_cli.demo_files import unpack
+
         typer.echo(", ".join(map(str, unpack())))
         return 0
+    from lancet_onnx_cli.demo_run import demo
+
     return demo()
 
 
@@ -339,6 +341,4 @@ def doctor_command(formats: Formats = None, outputs: OutputPath = None) -> int:
     """Versions, what would run where, and how to mend it."""
     output = Output.of(formats, outputs)
     spare(output)
-    from lancet_onnx.api import doctor
-
-    return emit(doctor(), output)
+    return emit(run("doctor", {}, None, output), output)

@@ -4,8 +4,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from importlib import resources
-from pathlib import Path
 
 from rich.console import Console
 
@@ -17,31 +15,12 @@ from lancet_onnx.api import (
     scan,
     verify,
 )
-from lancet_onnx.errors import OutputError
-from lancet_onnx.model.files import save
 from lancet_onnx.report import Report, to_html
-from lancet_onnx_cli.output import Output, progress
+from lancet_onnx_cli.bars import progress
+from lancet_onnx_cli.demo_files import FOLDER, unpack
+from lancet_onnx_cli.output import Output
 from lancet_onnx_cli.render import render_text, render_verdict
 from lancet_onnx_cli.tables import terminal
-
-FOLDER = Path("lancet-demo")
-MATERIAL = ("model.onnx", "trigger.png", "images.npz")
-
-
-def unpack() -> tuple[Path, ...]:
-    """Write the bundled model, its trigger and images into the demo's folder; return the paths.
-
-    Raises:
-        OutputError: the folder or a file in it cannot be written.
-    """
-    try:
-        FOLDER.mkdir(exist_ok=True)
-    except OSError as error:
-        raise OutputError(f"{FOLDER}: cannot be created ({error.strerror})") from error
-    for name in MATERIAL:
-        bundled = resources.files("lancet_onnx_cli") / "demo" / name
-        save(bundled.read_bytes(), FOLDER / name)
-    return tuple(FOLDER / name for name in MATERIAL)
 
 
 def demo() -> int:
@@ -69,7 +48,8 @@ def demo() -> int:
     if outcome.exit_code:
         return outcome.exit_code
     console.rule("3. verify: onnxruntime compares the two files", align="left")
-    checked = verify(model, fixed, data, trigger)
+    with progress(Output(())) as report_progress:
+        checked = verify(model, fixed, data, trigger, progress=report_progress)
     _show(replace(checked, reasons=()), console)
     for report in (found, outcome, checked):
         (FOLDER / f"{report.command}.json").write_text(report.to_json())

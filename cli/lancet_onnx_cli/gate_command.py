@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -11,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from lancet_onnx_cli.arguments import told_data
+from lancet_onnx_cli.bars import progress
 from lancet_onnx_cli.choices import Device
 from lancet_onnx_cli.options import (
     Answer,
@@ -28,8 +31,9 @@ from lancet_onnx_cli.options import (
     Timeout,
     Verbose,
 )
-from lancet_onnx_cli.output import Output, emit, progress, spare, spare_by
+from lancet_onnx_cli.output import Output, emit, save_reports, spare, spare_by
 from lancet_onnx_cli.running import limits_of, run
+from lancet_onnx_cli.tables import printable
 
 if TYPE_CHECKING:
     from lancet_onnx.api import DataOptions, Policy
@@ -114,19 +118,44 @@ def gate_command(
 def _run(
     models: tuple[Path, ...], policy: Policy, limits: Limits, jobs: int, output: Output
 ) -> Report:
-    """Look at all models; what is known of several is in the JSON file from the first moment on."""
-    if len(models) == 1 and not limits:  # asked for: then nothing stands between, as elsewhere
-        return run("gate", {"model": models[0], "policy": policy}, limits, output)
-    from lancet_onnx.contain.several import gated
-    from lancet_onnx.model.files import save
+    """Look at all models; what is known of them is in every file from the first moment on."""
+    with _kept(output) as keep:
+        if len(models) == 1 and not limits:  # asked for: then nothing stands between, as elsewhere
+            from lancet_onnx.api.gate_report import together
+
+            keep(together([], policy, 0.0, missing=1))
+            return run("gate", {"model": models[0], "policy": policy}, limits, output)
+        from lancet_onnx.contain.several import gated
+
+        with progress(output) as told:
+            return gated(models, policy, limits, jobs=jobs, progress=told, done=keep)
+
+
+@contextmanager
+def _kept(output: Output) -> Iterator[Callable[[Report], None]]:
+    """Yield what keeps a report on some of the models; if that is all there will be, say where."""
+    parts = replace(
+        output, targets=tuple(each for each in output.targets if each[1] in output.files)
+    )
+    last: Report | None = None
 
     def keep(report: Report) -> None:
+        nonlocal last
         if report.body["partial"]:  # whole, it is written like every other report
-            for path in output.keeping:
-                save(report.to_json().encode(), path)
+            last = report
+            failed = save_reports(parts, lambda _: report)
+            if failed is not None and not report.body["models"]:
+                raise failed  # while there is no verdict to lose; later it is told at the end
 
-    with progress(output) as told:
-        return gated(models, policy, limits, jobs=jobs, progress=told, done=keep)
+    try:
+        yield keep
+    except KeyboardInterrupt:
+        if last is not None and parts.targets:
+            report = last
+            save_reports(parts, lambda _: report)  # it may have come between two of the files
+            names = printable(", ".join(map(str, parts.files)))
+            typer.echo(f"{names}: what was known until then, marked partial", err=True)
+        raise
 
 
 def _policy(path: Path | None) -> Policy:

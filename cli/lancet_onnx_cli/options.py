@@ -59,7 +59,11 @@ LayoutOption = Annotated[
     Layout | None, typer.Option(metavar="nchw|nhwc", help="Axis order the model wants.")
 ]
 ResizeOption = Annotated[
-    Resize | None, typer.Option(metavar="squash|shortest", help="How pictures are fitted.")
+    Resize | None,
+    typer.Option(
+        metavar="squash|shortest",
+        help="How pictures are fitted (default: squash, or the policy's).",
+    ),
 ]
 Answer = Annotated[
     str | None,

@@ -3,26 +3,23 @@
 
 from __future__ import annotations
 
-import io
 import os
-import shlex
 import sys
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import typer
-from rich.console import Console
 
 from lancet_onnx_cli.attaching import attach, keeps, shown, spare_inputs
 from lancet_onnx_cli.choices import Format
-from lancet_onnx_cli.tables import terminal, watched
+from lancet_onnx_cli.forms import by_suffix, content, write
+from lancet_onnx_cli.tables import terminal
 
 if TYPE_CHECKING:
-    from lancet_onnx.report import Checkout, Report
-    from lancet_onnx.types import Progress as ReportProgress
+    from lancet_onnx.errors import OutputError
+    from lancet_onnx.report import Report
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,26 +51,32 @@ class Output:
     ) -> Output:
         """Pair formats with outputs, the last of each first; what is left goes to stdout.
 
+        Where there are fewer formats than outputs none is paired: every output takes its form
+        from its name, and the format is for stdout.
+
         Raises:
-            BadParameter: more outputs than formats, two formats for stdout, an unknown suffix.
+            BadParameter: two formats for stdout, an unknown suffix.
         """
         formats, outputs = list(formats or []), list(outputs or [])
-        if outputs and not formats:
-            formats = [_by_suffix(path) for path in outputs]
+        if len(formats) < len(outputs):
+            formats += [by_suffix(path) for path in outputs]
         missing = len(formats) - len(outputs)
-        if missing < 0:
-            raise typer.BadParameter(f"{len(outputs)} outputs (-o) for {len(formats)} formats (-f)")
         if missing > 1:
             raise typer.BadParameter("only one format can go to stdout; give -o for the others")
         pairs = list(zip(formats, [*([None] * missing), *outputs], strict=True))
-        pairs += [(_by_suffix(path), path) for path in reports or []]
+        pairs += [(by_suffix(path), path) for path in reports or []]
         return cls(tuple(pairs), quiet, verbose, pages)
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """The reports that are files; a device or pipe takes one report, once."""
+        return tuple(path for _, path in self.targets if path and keeps(path))
 
     @property
     def keeping(self) -> tuple[Path, ...]:
         """The reports that attachments lie beside: JSON, or with `pages` and without JSON HTML."""
         for form in (Format.json, *([Format.html] if self.pages else [])):
-            paths = tuple(p for f, p in self.targets if f == form and p and keeps(p))
+            paths = tuple(p for f, p in self.targets if f == form and p in self.files)
             if paths:
                 return paths
         return ()
@@ -124,20 +127,20 @@ def emit(report: Report, output: Output) -> int:
 
     Without a format the tables go to stderr and the verdict, one word, to stdout. What belongs
     beside the JSON is written there, before it.
+
+    Raises:
+        OutputError: a file cannot be written; all else that was wanted has been.
     """
     from lancet_onnx_cli.render import DESCRIBING, render_text, render_verdict
 
     on_stdout = [form for form, path in output.targets if path is None]
     kept = output.keeping
     unplaced, report = report, shown(report, kept[0] if kept else None)
-    for form, path in output.targets:
-        if path is not None:
-            told = attach(unplaced, path) if path in kept else report
-            _write(_content(told, form), path)
+    failed = save_reports(output, lambda path: attach(unplaced, path) if path in kept else report)
     if on_stdout == [Format.text]:
         render_text(report, terminal())
     elif on_stdout:
-        sys.stdout.write(_content(report, on_stdout[0]))
+        sys.stdout.write(content(report, on_stdout[0]))
     elif report.command in DESCRIBING:
         if not output.targets:
             render_text(report, terminal())
@@ -152,68 +155,28 @@ def emit(report: Report, output: Output) -> int:
     if output.verbose and not output.quiet:
         _stages(report)
     if _annotates(report, output):
-        sys.stderr.write(_content(report, Format.github))
+        sys.stderr.write(content(report, Format.github))
     sys.stdout.flush()
+    if failed is not None:
+        raise failed
     return report.exit_code
 
 
-@contextmanager
-def progress(output: Output) -> Iterator[ReportProgress]:
-    """Yield a progress callback that draws a bar on stderr, where somebody watches."""
-    from rich.progress import (
-        BarColumn,
-        Progress,
-        TextColumn,
-        TimeElapsedColumn,
-        TimeRemainingColumn,
-    )
+def save_reports(output: Output, told: Callable[[Path], Report]) -> OutputError | None:
+    """Write what is told to each file, in its form; return the first error.
 
-    from lancet_onnx.types import no_progress
+    One file that cannot be written takes none of the others away.
+    """
+    from lancet_onnx.errors import OutputError
 
-    if output.quiet or not watched():
-        yield no_progress
-        return
-    left = TextColumn("left"), TimeRemainingColumn()
-    columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(), *left)
-    with Progress(*columns, console=terminal(stderr=True), transient=True) as bars:
-        task = bars.add_task("reading", total=1.0)
-        yield lambda what, share: bars.update(task, description=what, completed=share)
-
-
-def _content(report: Report, form: Format) -> str:
-    if form == Format.json:
-        return report.to_json()
-    if form in _PIPELINES:
-        return _for_pipelines(report, form)
-    if form == Format.html:
-        from lancet_onnx.report import to_html
-
-        command = "lancet-onnx " + shlex.join(sys.argv[1:])
-        model = report.body.get("model")
-        name = Path(str(model["path"])).name if isinstance(model, Mapping) else ""
-        page = to_html(report, f"lancet-onnx {report.command} {name}".strip(), command)
-        return "".join(c if c.isprintable() or c == "\n" else "\ufffd" for c in page)
-    from lancet_onnx_cli.render import render_text
-
-    text = io.StringIO()
-    console = Console(file=text, width=120)
-    render_text(report, console)
-    return text.getvalue()
-
-
-_PIPELINES = (Format.sarif, Format.junit, Format.markdown, Format.github)
-
-
-def _for_pipelines(report: Report, form: Format) -> str:
-    from lancet_onnx.report import to_annotations, to_junit, to_markdown, to_sarif
-
-    if form == Format.junit:
-        return to_junit(report)
-    if form == Format.markdown:
-        return to_markdown(report)
-    if form == Format.sarif:
-        return to_sarif(report, _checkout(), os.environ.get("LANCET_DOCS", "").rstrip("/"))
-    return to_annotations(report, _checkout())
+    failed = None
+    for form, path in output.targets:
+        if path is not None:
+            try:
+                write(content(told(path), form), path)
+            except OutputError as error:
+                failed = failed or error
+    return failed
 
 
 def _annotates(report: Report, output: Output) -> bool:
@@ -221,41 +184,6 @@ def _annotates(report: Report, output: Output) -> bool:
     asked = any(form == Format.github for form, _ in output.targets)
     runs = os.environ.get("GITHUB_ACTIONS") == "true"
     return runs and report.command == "gate" and not output.quiet and not asked
-
-
-def _checkout() -> Checkout:
-    """Return where we are: the checkout of a workflow, or this folder."""
-    from lancet_onnx.report import Checkout
-
-    here = Path.cwd()
-    return Checkout(Path(os.environ.get("GITHUB_WORKSPACE") or here), here)
-
-
-def _by_suffix(path: Path) -> Format:
-    forms: dict[str, Format] = {
-        ".json": Format.json,
-        ".html": Format.html,
-        ".txt": Format.text,
-        ".sarif": Format.sarif,
-        ".xml": Format.junit,
-        ".md": Format.markdown,
-    }
-    if path.suffix not in forms:
-        raise typer.BadParameter(f"{path}: expected a name that ends in {', '.join(forms)}")
-    return forms[path.suffix]
-
-
-def _write(content: str, path: Path) -> None:
-    from lancet_onnx.errors import OutputError
-    from lancet_onnx.model.files import save
-
-    if path.is_file() or not path.exists():
-        save(content.encode(), path)
-        return
-    try:
-        path.write_text(content)  # a device or pipe, such as /dev/null
-    except OSError as error:
-        raise OutputError(f"{path}: cannot be written ({error.strerror})") from error
 
 
 def _stages(report: Report) -> None:

@@ -10,6 +10,7 @@ import typer
 
 from lancet_onnx_cli.options import Formats, Model, OutputPath, Quiet, Reports
 from lancet_onnx_cli.output import Output, emit, spare
+from lancet_onnx_cli.running import run
 
 patch_app = typer.Typer(
     name="patch",
@@ -41,9 +42,7 @@ def show_command(patch: PatchFile, formats: Formats = None, outputs: OutputPath 
     """What it changes, where, by how much; who made it."""
     output = Output.of(formats, outputs)
     spare(output, patch)
-    from lancet_onnx.api import show_patch
-
-    return emit(show_patch(patch), output)
+    return emit(run("show_patch", {"path": patch}, None, output), output)
 
 
 @patch_app.command("apply")
@@ -59,9 +58,8 @@ def apply_command(
     """Write the model that PATCH makes of MODEL."""
     output = Output.of(formats, None, quiet=quiet, reports=reports)
     spare(output, model, patch, out)
-    from lancet_onnx.api import apply_patch
-
-    return emit(apply_patch(model, patch, out, force=force), output)
+    arguments = {"model": model, "patch": patch, "output": out, "force": force}
+    return emit(run("apply_patch", arguments, None, output), output)
 
 
 @patch_app.command("revert")
@@ -77,9 +75,8 @@ def revert_command(
     """Write the model that PATCH was applied to, byte for byte."""
     output = Output.of(formats, None, quiet=quiet, reports=reports)
     spare(output, model, patch, out)
-    from lancet_onnx.api import revert_patch
-
-    return emit(revert_patch(model, patch, out, force=force), output)
+    arguments = {"model": model, "patch": patch, "output": out, "force": force}
+    return emit(run("revert_patch", arguments, None, output), output)
 
 
 @patch_app.command("diff")
@@ -95,9 +92,8 @@ def diff_command(
     """Make a patch of two models that differ only in weights."""
     output = Output.of(formats, None, quiet=quiet, reports=reports)
     spare(output, before, after, out)
-    from lancet_onnx.api import diff_models
-
-    return emit(diff_models(before, after, out, force=force), output)
+    arguments = {"before": before, "after": after, "output": out, "force": force}
+    return emit(run("diff_models", arguments, None, output), output)
 
 
 @patch_app.command("compose")
@@ -113,6 +109,5 @@ def compose_command(
     """Make one patch of two that follow each other."""
     output = Output.of(formats, None, quiet=quiet, reports=reports)
     spare(output, first, second, out)
-    from lancet_onnx.api import compose_patches
-
-    return emit(compose_patches(first, second, out, force=force), output)
+    arguments = {"first": first, "second": second, "output": out, "force": force}
+    return emit(run("compose_patches", arguments, None, output), output)

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import inspect
 import math
 import re
 from collections.abc import Mapping
@@ -11,11 +10,26 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from lancet_onnx_cli.output import Output, progress
+from lancet_onnx_cli.bars import progress, waiting
+from lancet_onnx_cli.output import Output
 
 if TYPE_CHECKING:
     from lancet_onnx.contain import Limits
     from lancet_onnx.report import Report
+    from lancet_onnx.types import Progress
+
+SILENT = {
+    "inspect": "inspecting",
+    "doctor": "looking at what is installed",
+    "show_patch": "reading the patch",
+    "apply_patch": "applying the patch",
+    "revert_patch": "reverting the patch",
+    "diff_models": "comparing the models",
+    "compose_patches": "joining the patches",
+    "sign": "signing",
+    "check_signature": "checking the signature",
+}
+"""Calls that tell no progress, and what their bar says."""
 
 _UNITS = {"": 0, "K": 10, "M": 20, "G": 30, "T": 40}
 
@@ -42,24 +56,38 @@ def limits_of(
     return Limits(size or None, time or None)
 
 
-def run(command: str, arguments: Mapping[str, object], limits: Limits, output: Output) -> Report:
-    """Call `lancet_onnx.<command>(**arguments)` and return its report.
+def run(
+    command: str, arguments: Mapping[str, object], limits: Limits | None, output: Output
+) -> Report:
+    """Call `lancet_onnx.<command>(**arguments)` behind a bar and return its report.
 
     Raises:
         LancetError: as the call does, or a limit was passed.
     """
-    with progress(output) as report_progress:
-        if limits:
-            from lancet_onnx.contain import contained
+    if command in SILENT:
+        with waiting(output, SILENT[command]):
+            return _called(command, arguments, limits)
+    with progress(output) as told:
+        return _called(command, arguments, limits, told)
 
-            return contained(command, arguments, limits, report_progress)
-        from lancet_onnx import api
 
-        call = getattr(api, command)
-        if "progress" in inspect.signature(call).parameters:
-            arguments = {**arguments, "progress": report_progress}
-        report: Report = call(**arguments)
-        return report
+def _called(
+    command: str,
+    arguments: Mapping[str, object],
+    limits: Limits | None,
+    progress: Progress | None = None,
+) -> Report:
+    # Imported behind the bar: loading torch is most of what some calls take.
+    if limits:
+        from lancet_onnx.contain import contained
+        from lancet_onnx.types import no_progress
+
+        return contained(command, arguments, limits, progress or no_progress)
+    from lancet_onnx import api
+
+    told = {} if progress is None else {"progress": progress}
+    report: Report = getattr(api, command)(**arguments, **told)
+    return report
 
 
 def _size(text: str) -> int:

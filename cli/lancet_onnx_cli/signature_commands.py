@@ -10,6 +10,7 @@ import typer
 
 from lancet_onnx_cli.options import Formats, OutputPath, Quiet, Reports
 from lancet_onnx_cli.output import Output, emit, spare
+from lancet_onnx_cli.running import run
 
 signature_app = typer.Typer(
     name="signature",
@@ -44,9 +45,8 @@ def make_command(
     """Sign every file in FOLDER."""
     output = Output.of(formats, None, quiet=quiet, reports=reports)
     spare(output, key, out)
-    from lancet_onnx.api import sign
-
-    return emit(sign(folder, key, out, force=force), output)
+    arguments = {"folder": folder, "key": key, "signature": out, "force": force}
+    return emit(run("sign", arguments, None, output), output)
 
 
 @signature_app.command("check")
@@ -66,6 +66,5 @@ def check_command(
     """Are the files in FOLDER those that were signed?"""
     output = Output.of(formats, outputs, quiet=quiet)
     spare(output, key, signature)
-    from lancet_onnx.api import check_signature
-
-    return emit(check_signature(folder, key, signature), output)
+    arguments = {"folder": folder, "key": key, "signature": signature}
+    return emit(run("check_signature", arguments, None, output), output)

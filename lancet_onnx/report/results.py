@@ -81,7 +81,8 @@ def results(report: Report) -> tuple[Result, ...]:
     """Return what the report says of each model, check by check, in the report's order."""
     data = report.to_dict()
     if report.command == "gate" and as_rows(data.get("models")):
-        return tuple(_gate(data))
+        rest = [_unfinished(report)] if data.get("partial") else []
+        return (*_gate(data), *rest)
     if report.command == "doctor" and as_rows(data.get("problems")):
         return tuple(_problems(data))
     found = tuple(_findings(data))
@@ -155,6 +156,14 @@ def _gate(data: Mapping[str, object]) -> Iterator[Result]:
             )
 
 
+def _unfinished(report: Report) -> Result:
+    """Return what keeps a form that lists checks only from looking like the whole run."""
+    told = [reason for reason in report.reasons if reason.startswith("partial: ")]
+    text = bounded(told[0] if told else "partial: the run was interrupted")
+    print_ = fingerprint_of("gate", "partial")
+    return Result("", "gate", "", "error", "not_evaluated", text, "", PAGE, print_)
+
+
 def _accepted(check: Mapping[str, object], verdict: Outcome) -> str:
     outcome, allowed = check.get("result"), check.get("allowed")
     if outcome == "pass":
@@ -212,13 +221,16 @@ def _problems(data: Mapping[str, object]) -> Iterator[Result]:
 def _verdict(report: Report, data: Mapping[str, object]) -> Result:
     path, word = _path(data), report.verdict.replace("_", " ")
     told = "; ".join(map(plain, report.reasons))
+    outcome = _OUTCOME[EXIT_CODES[report.verdict]]
+    if told and outcome == report.verdict == "not_evaluated":
+        word = ""  # every form says the outcome itself
     return Result(
         path,
         report.command.replace(" ", "-"),
         "",
         "error",
-        _OUTCOME[EXIT_CODES[report.verdict]],
-        bounded(f"{word}: {told}" if told else word),
+        outcome,
+        bounded(": ".join(part for part in (word, told) if part)),
         "",
         PAGE,
         fingerprint_of(path, report.command),

@@ -44,6 +44,48 @@ def test_the_end_of_a_name_says_the_form(tmp_path: Path, warm: Warm) -> None:
     one_error(parsed, 2, "--method")
 
 
+@pytest.mark.parametrize(
+    ("formats", "outputs", "targets"),
+    [
+        ("", "a.json b.sarif", "json:a.json sarif:b.sarif"),
+        ("github", "a.json b.sarif", "github: json:a.json sarif:b.sarif"),
+        ("json", "a.html b.xml c.md", "json: html:a.html junit:b.xml markdown:c.md"),
+        ("json sarif", "a b", "json:a sarif:b"),
+        ("github json", "a", "github: json:a"),
+        ("json", "a.html", "json:a.html"),
+    ],
+)
+def test_formats_go_with_files_where_there_is_one_for_each(
+    formats: str, outputs: str, targets: str
+) -> None:
+    output = Output.of([Format(f) for f in formats.split()], [Path(o) for o in outputs.split()])
+    told = [f"{form.value}:{path or ''}" for form, path in output.targets]
+    assert " ".join(told) == targets
+
+
+def test_files_have_their_forms_beside_one_for_stdout(small: Path, warm: Warm) -> None:
+    line = ("verify", "model.onnx", "model.onnx", "--data", "val.npz")
+    result = warm(*line, "-o", "a.json", "-o", "b.sarif", "-f", "junit", cwd=small)
+    assert (result.code, result.stderr) == (0, ""), result
+    assert json.loads((small / "a.json").read_text())["verdict"] == "pass"
+    assert json.loads((small / "b.sarif").read_text())["version"] == "2.1.0"
+    assert ElementTree.fromstring(result.stdout).tag == "testsuites"  # noqa: S314 - our own
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no device that is full")
+def test_a_report_that_cannot_be_written_takes_no_other_away(small: Path, warm: Warm) -> None:
+    result = warm(
+        *SCAN, "-f", "json", "-o", "/dev/full", "-f", "sarif", "-o", "r.sarif",
+        "-f", "markdown", "-o", "r.md", cwd=small,
+    )  # fmt: skip
+    assert (result.code, result.stdout) == (3, "backdoored\n"), result
+    *told, last = result.stderr.splitlines()
+    assert last == "error: /dev/full: cannot be written (No space left on device)"
+    assert any("attack success" in line for line in told), "the tables come before"
+    assert json.loads((small / "r.sarif").read_text())["runs"][0]["results"]
+    assert (small / "r.md").read_text().startswith("## lancet-onnx scan: backdoored\n")
+
+
 def test_an_end_that_says_nothing_is_refused(small: Path, warm: Warm) -> None:
     one_error(warm(*SCAN, "-o", "r.pdf", cwd=small), 2, ".sarif", ".xml", ".md")
 

@@ -2,12 +2,8 @@
 """`lancet-onnx gate` as pipelines and people run it: exit codes, streams, files, many models."""
 
 import json
-import os
 import shlex
 import shutil
-import signal
-import subprocess
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,9 +11,13 @@ from typing import Any
 import jsonschema
 import numpy as np
 import pytest
+from lancet_onnx_cli.gate_command import _limits
 from PIL import Image
-from support import COMMAND, REFUSED, ROOT, WIDTH, Warm, box, environment, once, untouched
+from support import DEMO, REFUSED, ROOT, WIDTH, Warm, box, once, untouched
 from test_goldens import compare, normal
+from test_limits import hungry
+
+from lancet_onnx.api.policy import Asked, Policy
 
 POLICY = """
 [data]
@@ -237,6 +237,80 @@ def test_bad_input_that_only_the_model_shows(place: Path, warm: Warm) -> None:
     assert "40 x 40 pixels" in " ".join(result.stderr.split())
 
 
+SMALLEST = """\
+[data]
+path = "val/"            # as --data
+preprocess = "unit"      # as --preprocess
+[gate]
+min_clean_accuracy = 0.90
+max_attack_success = 0.05
+scan = false             # true: also scan without a trigger
+[[trigger]]
+path = "t.png"
+"""
+
+
+@pytest.mark.parametrize(
+    ("model", "verdict", "code"),
+    [(ROOT / "fixtures" / "mnist_cnn_clean.onnx", "pass", 0), (DEMO / "model.onnx", "fail", 1)],
+)
+def test_the_smallest_policy_judges_by_folders_of_classes(
+    model: Path, verdict: str, code: int, tmp_path: Path, warm: Warm
+) -> None:
+    shutil.copy(model, tmp_path / "m.onnx")
+    shutil.copy(DEMO / "trigger.png", tmp_path / "t.png")
+    with np.load(DEMO / "images.npz") as arrays:
+        for number, (image, label) in enumerate(zip(arrays["x"], arrays["y"], strict=True)):
+            folder = tmp_path / "val" / str(label)
+            folder.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(image.squeeze()).save(folder / f"{number}.png")
+    (tmp_path / "lancet.toml").write_text(SMALLEST)
+    result = warm("gate", "m.onnx", *HERE, "-f", "json", cwd=tmp_path)
+    assert (result.code, result.stderr, result.json["verdict"]) == (code, "", verdict), result
+    checks = {check["id"]: check for check in result.json["models"][0]["checks"]}
+    assert checks["clean-accuracy"]["limit"] == 0.9
+    assert checks["trigger:t.png"]["limit"] == 0.05
+    assert checks["trigger:t.png"]["result"] == verdict
+    assert "scan" not in checks
+
+
+def test_a_trigger_of_the_wrong_size_alone_is_not_evaluated(place: Path, warm: Warm) -> None:
+    Image.fromarray(np.full((40, 40), 255, np.uint8)).save(place / "t.png")
+    result = warm("gate", "model.onnx", *HERE, cwd=place)
+    assert (result.code, result.stdout) == (3, "not_evaluated\n"), result
+    (told,) = (line for line in result.stderr.splitlines() if line.startswith("not evaluated: "))
+    assert "40 x 40 pixels, larger than the model's 28 x 28" in told
+
+
+def test_the_memory_that_the_policy_gives_is_all_there_is(place: Path, warm: Warm) -> None:
+    hungry(place / "model.onnx")
+    text = POLICY.replace("[gate]", '[gate]\nmemory_limit = "1500M"')
+    (place / "lancet.toml").write_text(text)
+    result = warm("gate", "model.onnx", "-f", "json", cwd=place)
+    checks = {check["id"]: check for check in result.json["models"][0]["checks"]}
+    for name in ("parity", "trigger:t.png"):
+        assert checks[name]["result"] == "not_evaluated", result
+        assert "can't allocate memory" in checks[name]["text"], result
+
+
+@pytest.mark.parametrize(
+    ("policy", "told", "jobs", "limit"),
+    [
+        ("8G", None, 1, 8 << 30),
+        ("8G", None, 4, 8 << 30),  # of each child: only the usual limit is shared
+        ("8G", "500M", 1, 500 << 20),
+        ("8G", "0", 1, None),
+        ("0", None, 1, None),
+        (None, "2G", 1, 2 << 30),
+    ],
+)
+def test_the_policys_memory_limit_is_of_each_child_and_an_option_overrides_it(
+    policy: str | None, told: str | None, jobs: int, limit: int | None
+) -> None:
+    rules = Policy(asked=Asked(memory_limit=policy))
+    assert _limits(rules, told, None, jobs).memory == limit
+
+
 def test_a_time_out_is_not_evaluated(place: Path, warm: Warm) -> None:
     result = warm("gate", "model.onnx", "--timeout", "0.2", "-f", "json", cwd=place)
     assert (result.code, result.stderr) == (3, ""), result
@@ -268,41 +342,3 @@ def test_other_commands_read_the_images_of_the_same_policy(place: Path, warm: Wa
     refused = warm(*line, cwd=place)
     assert (refused.code, refused.stdout) == (2, "")
     assert "no key 'paht'; did you mean 'path'?" in refused.stderr
-
-
-def test_an_interrupted_gate_keeps_what_it_knows(place: Path) -> None:
-    """The second model takes long: it is interrupted once the first is done."""
-    shutil.copy(place / "model.onnx", place / "b.onnx")
-    slow = POLICY.replace("[gate]", "[gate]\nscan = true")
-    (place / "lancet.toml").write_text(slow)
-    (place / "a.onnx").write_bytes((REFUSED / "text.onnx").read_bytes())
-    process = subprocess.Popen(
-        [*COMMAND, "gate", "a.onnx", "b.onnx", "-o", "r.json"],
-        cwd=place, env=environment(), stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-    )  # fmt: skip
-    deadline = time.monotonic() + 60
-    while not _looked_at(place / "r.json") and time.monotonic() < deadline:
-        time.sleep(0.1)
-    children = _children(process.pid)
-    process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=30)
-    assert (process.returncode, out) == (130, ""), err
-    assert "Traceback" not in err
-    content = json.loads((place / "r.json").read_text())
-    jsonschema.Draft202012Validator(SCHEMA).validate(content)
-    assert content["partial"] is True
-    assert [model["path"] for model in content["models"]] == ["a.onnx"]
-    assert "1 of 2 models were not looked at" in content["reasons"][-1]
-    assert children
-    for child in children:
-        with pytest.raises(ProcessLookupError):
-            os.kill(child, 0)
-
-
-def _looked_at(path: Path) -> list[object]:
-    return list(json.loads(path.read_text())["models"]) if path.exists() else []
-
-
-def _children(process: int) -> list[int]:
-    tasks = Path(f"/proc/{process}/task").glob("*/children")
-    return [int(child) for task in tasks for child in task.read_text().split()]

@@ -6,13 +6,15 @@ import os
 import shlex
 import subprocess
 import sys
+from importlib import metadata
 from pathlib import Path
 
 import pytest
 from lancet_onnx_cli.app import _explain as explain_error
+from lancet_onnx_cli.bars import progress
 from lancet_onnx_cli.commands import app
 from lancet_onnx_cli.examples import EXAMPLES
-from lancet_onnx_cli.output import Output, emit, progress
+from lancet_onnx_cli.output import Output, emit
 from lancet_onnx_cli.render import render_verdict
 from lancet_onnx_cli.tables import terminal
 from support import COMMAND, WIDTH, Warm, environment, lancet, one_error
@@ -32,7 +34,12 @@ def commands(group: Typer = app, before: str = "") -> list[str]:
     return found
 
 
-@pytest.mark.parametrize("command", commands())
+def groups() -> list[str]:
+    """Every word that commands stand behind."""
+    return sorted({command.split()[0] for command in commands() if " " in command})
+
+
+@pytest.mark.parametrize("command", [*commands(), *groups()])
 def test_help_fits_a_screen_and_ends_with_an_example(
     command: str, tmp_path: Path, warm: Warm
 ) -> None:
@@ -50,6 +57,12 @@ def test_examples_use_options_that_there_are(command: str, tmp_path: Path, warm:
     words = shlex.split(EXAMPLES[command])
     assert warm(*words, "--help", cwd=tmp_path).code == 0
     one_error(warm(*words, "--no-such", "--help", cwd=tmp_path), 2, "--no-such")
+
+
+def test_the_version_is_said(tmp_path: Path, warm: Warm) -> None:
+    result = warm("--version", cwd=tmp_path)
+    said = f"lancet-onnx {metadata.version('lancet-onnx')}\n"
+    assert (result.code, result.stdout, result.stderr) == (0, said, "")
 
 
 def test_the_first_page_fits_a_small_screen(tmp_path: Path, warm: Warm) -> None:

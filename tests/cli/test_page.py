@@ -89,6 +89,8 @@ def test_pages_stand_alone_and_escape(told: tuple[Path, dict]) -> None:
     assert "&lt;script&gt;alert(1)" in shown
     assert "Before and after" in shown
     assert "read otherwise now" in shown
+    line = "lancet-onnx repair model.onnx --trigger t.png --data val.npz -o f.onnx --report r.html"
+    assert f"<pre>{line}</pre>" in shown
     assert "&lt;script&gt;alert(1)" in (folder / "e.html").read_text()
 
 

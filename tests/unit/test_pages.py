@@ -5,6 +5,9 @@ import json
 import re
 import runpy
 import shlex
+import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -75,6 +78,29 @@ def test_the_nav_has_every_page_once_and_the_entrance_leads_to_all() -> None:
     pages = [str(path.relative_to(DOCS)) for path in PAGES]
     assert sorted(nav(config["nav"])) == pages
     assert {link.partition("#")[0] for link in links(DOCS / "index.md")} >= {*pages} - {"index.md"}
+
+
+def built(config: Path, goal: Path) -> subprocess.CompletedProcess[str]:
+    line = [sys.executable, "-m", "mkdocs", "build", "--strict", "-f", str(config), "-d", str(goal)]
+    return subprocess.run(line, capture_output=True, text=True, check=False, timeout=120)
+
+
+def test_mkdocs_builds_every_page_strictly(tmp_path: Path) -> None:
+    done = built(ROOT / "mkdocs.yml", tmp_path / "site")
+    assert done.returncode == 0, done.stderr
+    for page in PAGES:
+        assert (tmp_path / "site" / page.relative_to(DOCS).with_suffix(".html")).is_file(), page
+    assert not list((tmp_path / "site").rglob("*.py"))
+
+
+def test_mkdocs_does_not_build_a_link_that_leads_nowhere(tmp_path: Path) -> None:
+    shutil.copytree(DOCS, tmp_path / "docs")
+    shutil.copy(ROOT / "mkdocs.yml", tmp_path)
+    with (tmp_path / "docs" / "tutorial.md").open("a") as page:
+        page.write("\n[away](how-to/own-model.md#no-such-heading)\n")
+    done = built(tmp_path / "mkdocs.yml", tmp_path / "site")
+    assert done.returncode == 1
+    assert "no-such-heading" in done.stderr
 
 
 def test_the_reference_of_the_command_line_is_made_from_it() -> None:

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The page: verdict first, one file that loads nothing, never too large, hostile text as text."""
 
+import html
 import re
 from html.parser import HTMLParser
 from typing import Any
@@ -31,6 +32,10 @@ REPAIR = Report(
         "after": {**FIGURES, "attack_success": 0.0, "intervals": {"attack_success": [0, 0.1]}},
         "layers": [{"node": EVIL, "initializer": "fc.weight", "weights_changed": 3, "share": 0.01}],
         "weights_changed": 3, "environment": ENVIRONMENT,
+        "changed_labels": [{"true": 8, "before": 8, "after": 1, "count": 3},
+                           {"true": 9, "before": 4, "after": 9, "count": 2},
+                           {"true": 5, "before": 6, "after": 7, "count": 1},
+                           {"true": None, "before": 0, "after": 2, "count": 1}],
         "data": {"path": "val.npz", "sha256": "1" * 64, "preprocess": "unit", "split": "halved",
                  "figures_images": 10, "tool_images": 10},
         "parity": {"before": {"largest": 1e-6}, "after": {"largest": 2e-6}}, "seconds": 12.34,
@@ -162,6 +167,29 @@ def test_a_repair_says_how_it_was_made() -> None:
         "time": "12.3 s",
     }  # fmt: skip
     assert "20.0 % to 80.0 %" in page.text
+
+
+def rows(page: str, heading: str) -> list[list[str]]:
+    """Return the words in each cell of the table under a heading, without its own heads."""
+    table = page.partition(f"<h2>{heading}</h2>")[2].partition("</table>")[0]
+    lines = re.findall(r"<tr>(<td.*?)</tr>", table, re.DOTALL)
+    cells = [re.findall(r"<td[^>]*>(.*?)</td>", line, re.DOTALL) for line in lines]
+    return [[html.unescape(re.sub(r"<[^>]*>", "", cell)) for cell in line] for line in cells]
+
+
+def test_a_repair_says_what_was_changed_and_what_that_changed() -> None:
+    text = to_html(REPAIR, "a title", "lancet-onnx repair 'my model.onnx' -o fixed.onnx")
+    (layer,) = rows(text, "Changed weights")
+    assert layer[1:] == ["fc.weight", "3", "1.00 %"]
+    assert rows(text, "Clean images that are read otherwise now") == [
+        ["8", "8", "1", "3", "wrong now"],
+        ["9", "4", "9", "2", "right now"],
+        ["5", "6", "7", "1", "wrong as before"],
+        ["unknown", "0", "2", "1", ""],
+    ]
+    repeat = text.partition("<h2>How to repeat this</h2>")[2]
+    shown = repeat.partition("<pre>")[2].partition("</pre>")[0]
+    assert html.unescape(shown) == "lancet-onnx repair 'my model.onnx' -o fixed.onnx"
 
 
 def test_a_report_too_large_for_a_page_is_left_to_the_json() -> None:

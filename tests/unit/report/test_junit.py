@@ -3,7 +3,7 @@
 
 from xml.etree import ElementTree
 
-from gate_report import EVIL, FAILED, UNKNOWN, gate, hostile, mixed, model
+from gate_report import EVIL, FAILED, UNKNOWN, check, gate, hostile, mixed, model
 
 from lancet_onnx.report import Report, to_junit
 
@@ -52,6 +52,14 @@ def test_a_failure_says_what_how_bad_and_what_next():
 def test_reports_of_other_commands_have_one_suite():
     root = read(Report("doctor", "fail", ("two wheels",), {}))
     assert [(suite.get("name"), kind(suite[0])) for suite in root] == [("lancet-onnx", "failure")]
+
+
+def test_a_part_of_a_run_is_never_all_green():
+    root = read(gate(model("m.onnx", check("precheck"), verdict="pass"), partial=True))
+    assert root.get("errors") == "1"
+    assert [(suite.get("name"), kind(suite[0])) for suite in root] == [
+        ("m.onnx", "pass"), ("lancet-onnx", "error"),
+    ]  # fmt: skip
 
 
 def test_hostile_text_adds_no_element_and_no_control_character():

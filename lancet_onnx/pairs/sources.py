@@ -1,0 +1,80 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Triggers that work on the images of one class only: the cheapest pair of classes for each target.
+
+All pairs get a short look, the cheapest of them the full search, so that the whole costs less than
+one form of masks does for triggers that work on all images.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+
+from lancet_onnx.pairs.canvas import Canvas
+from lancet_onnx.pairs.reconstruct import Found, joined
+
+LEAST = 5
+"""A class with fewer images than this is not taken as a source."""
+
+KEPT = 8
+"""Pairs that get the full search."""
+
+_LOOK, _SEARCH = (20, 6), (80, 16)
+"""Steps, and images of each."""
+
+Search = Callable[[int, Sequence[int], int, int], Found | None]
+"""Search some targets of one source with so many steps and images; None if time is up."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Sourced:
+    """The cheapest trigger of each target, and the class (T,) on whose images each works."""
+
+    found: Found
+    sources: tuple[int, ...]
+
+
+def possible_sources(canvas: Canvas, targets: Sequence[int]) -> list[int]:
+    """Return classes with images enough, and another class to lead them to."""
+    classes = canvas.classifier.signature.classes
+    counts = torch.bincount(canvas.labels, minlength=classes).tolist()
+    return [s for s in range(classes) if counts[s] >= LEAST and set(targets) - {s}]
+
+
+def hunt_sources(sources: Sequence[int], targets: Sequence[int], search: Search) -> Sourced | None:
+    """Search pairs of one of `sources`, which must not be empty, and one of `targets`.
+
+    Of targets whose pairs got no more than the short look nothing is said. If time is up nothing is
+    said at all.
+    """
+    looked: list[tuple[float, int, int]] = []
+    for source in sources:
+        wanted = [t for t in targets if t != source]
+        found = search(source, wanted, *_LOOK)
+        if found is None:
+            return None
+        looked += [(c, source, t) for c, t in zip(found.cost.tolist(), wanted, strict=True)]
+    kept = sorted(looked)[:KEPT]
+    rows: list[tuple[float, int, Found, int]] = []
+    for source in sorted({source for _, source, _ in kept}):
+        wanted = sorted(t for _, s, t in kept if s == source)
+        found = search(source, wanted, *_SEARCH)
+        if found is None:
+            return None
+        rows += [(c, source, found, i) for i, c in enumerate(found.cost.tolist())]
+    best = list(_cheapest(rows))
+    return Sourced(
+        joined([found.row(i) for _, found, i in best]), tuple(source for source, _, _ in best)
+    )
+
+
+def _cheapest(rows: list[tuple[float, int, Found, int]]) -> Iterator[tuple[int, Found, int]]:
+    """Yield of each target the source, and where the cheapest trigger is."""
+    seen: set[int] = set()
+    for _, source, found, i in sorted(rows, key=lambda row: row[:2]):
+        target = int(found.classes[i])
+        if target not in seen:
+            seen.add(target)
+            yield source, found, i
