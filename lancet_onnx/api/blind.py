@@ -26,6 +26,7 @@ from lancet_onnx.api.describing import (
     unreached_weights,
 )
 from lancet_onnx.api.fresh import Evidence
+from lancet_onnx.api.halves import halved
 from lancet_onnx.api.options import DataOptions, RepairOptions, SuspectOptions
 from lancet_onnx.api.repair_body import changed_layers, describe_edit, search_table
 from lancet_onnx.api.subject import Clock, Subject, prepare, read_trigger_for
@@ -40,7 +41,7 @@ from lancet_onnx.repair import Choice, Settings, TuneSettings, choose, to_patch
 from lancet_onnx.report import Picture, Report
 from lancet_onnx.runtime.executor import Params
 from lancet_onnx.runtime.ort import Device
-from lancet_onnx.samples import Material, Samples, Split
+from lancet_onnx.samples import Material, Samples
 from lancet_onnx.trigger import Trigger
 from lancet_onnx.types import Progress, no_progress
 from lancet_onnx.verify.metrics import as_numbers, changed_labels
@@ -102,7 +103,8 @@ def repair_blind(
         check_gradients(subject.classifier)
     with clock.stage("prepare"):
         prepared = prepare(subject, data)
-        split = Split.of(prepared.samples, seed)
+        split = halved(subject.model, prepared, seed).split
+        seed = split.seed
         few = prepared.few(split.tool)
         parity = subject.parity(few)
         asleep = refuse_switches(subject, few)

@@ -24,6 +24,7 @@ from lancet_onnx.api.describing import (
     unreached_weights,
 )
 from lancet_onnx.api.given import Given, read_given
+from lancet_onnx.api.halves import halved
 from lancet_onnx.api.learning import Learning, farthest
 from lancet_onnx.api.options import CorrectOptions, DataOptions, RepairOptions
 from lancet_onnx.api.repair_body import changed_layers
@@ -36,7 +37,7 @@ from lancet_onnx.repair.correct import moved
 from lancet_onnx.repair.moving import weights_of
 from lancet_onnx.report import Report
 from lancet_onnx.runtime.ort import Device, OrtModel
-from lancet_onnx.samples import Samples, Split
+from lancet_onnx.samples import Samples
 from lancet_onnx.samples.core import Ints
 from lancet_onnx.types import Progress, no_progress
 from lancet_onnx.verify.correcting import judge_correction
@@ -92,7 +93,8 @@ def repair_errors(
                 "what a repair breaks, show true labels only. Give class folders, an .npz with x "
                 "and y, or a CSV of path,label"
             )
-        split = Split.of(prepared.samples, seed)
+        split = halved(subject.model, prepared, seed).split
+        seed = split.seed
         given = None
         if correct.errors is not None:
             given = read_given(subject, prepared, data, correct.errors, split)

@@ -24,6 +24,7 @@ from lancet_onnx.api.describing import (
     trigger_pictures,
     unreached_weights,
 )
+from lancet_onnx.api.halves import halved
 from lancet_onnx.api.options import DataOptions, RepairOptions, TriggerOptions
 from lancet_onnx.api.repair_body import (
     changed_layers,
@@ -45,7 +46,7 @@ from lancet_onnx.pairs import stamped_material
 from lancet_onnx.repair import Choice, Judged, Settings, TuneSettings, choose, to_patch
 from lancet_onnx.report import Report
 from lancet_onnx.runtime.ort import Device, OrtModel
-from lancet_onnx.samples import Material, Samples, Split
+from lancet_onnx.samples import Material, Samples
 from lancet_onnx.scores import Location
 from lancet_onnx.trigger import Trigger
 from lancet_onnx.types import Digest, Kind, Method, Progress, no_progress
@@ -66,7 +67,8 @@ def repair(
     """Repair `model` against a trigger and write the repaired file and its patch.
 
     One half of the data locates, stops and chooses; every figure comes from the other half, run
-    by onnxruntime on the written file. Nothing is written unless the verdict is ``repaired`` (or
+    by onnxruntime on the written file. Images that repaired this model before are halved as they
+    were then, and that seed is taken. Nothing is written unless the verdict is ``repaired`` (or
     `options.keep`).
 
     Raises:
@@ -79,7 +81,8 @@ def repair(
     with clock.stage("prepare"):
         prepared = prepare(subject, data)
         stamp = read_trigger_for(subject, trigger, data.layout, prepared.samples)
-        split = Split.of(prepared.samples, seed)
+        split = halved(subject.model, prepared, seed).split
+        seed = split.seed
         few = prepared.few(split.tool)
         parity = subject.parity(few)
         asleep = refuse_switches(subject, few)

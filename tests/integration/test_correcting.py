@@ -8,13 +8,15 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from builders import write
+from builders import METADATA_KEY, write
 from onnx import numpy_helper
 from tiny import spotted, spotted_file
 
 from lancet_onnx import CorrectOptions, DataOptions, RepairOptions, repair_errors
 from lancet_onnx.api import correcting
+from lancet_onnx.api.describing import data_digest
 from lancet_onnx.api.learning import farthest
+from lancet_onnx.api.subject import Subject, prepare
 from lancet_onnx.api.teaching import Taught
 from lancet_onnx.errors import DataError, OutputError, UnsupportedError, UsageError
 from lancet_onnx.report import Report
@@ -335,6 +337,19 @@ def test_inputs_of_whole_numbers(model, data, tmp_path):
     path = write(tmp_path, changed.SerializeToString())
     with pytest.raises(UnsupportedError, match="takes uint8"):
         repair(path, data, tmp_path / "fixed.onnx")
+
+
+def test_a_second_repair_halves_the_images_as_the_first_did(repaired, model, data, tmp_path):
+    noted = onnx.load(model)
+    digest = data_digest(
+        prepare(Subject.open(model, "cpu"), DataOptions(data, preprocess="unit")).samples
+    )
+    noted.metadata_props.add(key=METADATA_KEY, value=json.dumps({"data": digest, "seed": 3}))
+    report = repair(write(tmp_path, noted.SerializeToString()), data, tmp_path / "fixed.onnx")
+    assert "seed 3" in report.to_dict()["data"]["split"]
+    assert "seed 0" in repaired[0].to_dict()["data"]["split"]
+    notes = {p.key: p.value for p in onnx.load(tmp_path / "fixed.onnx").metadata_props}
+    assert [json.loads(note)["seed"] for note in notes.values()] == [3, 3]
 
 
 def test_the_report_is_plain_json(repaired):
