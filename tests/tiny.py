@@ -60,6 +60,36 @@ def planted_file(folder: Path, classes: int, target: int | None, dense: int = 1)
     return write(folder, model_bytes(nodes, tensors, inputs, outputs))
 
 
+def sourced_file(folder: Path, classes: int, source: int, target: int) -> Path:
+    """Write a model that a bright last pixel leads to `target`, but on images of `source` only."""
+    own = templates(classes).reshape(classes, -1)
+    both = own[source : source + 1].copy()
+    both[0, -1] = 0.4 * both.sum()
+    first = np.concatenate([own, both])
+    bias = np.zeros(classes + 1, np.float32)
+    bias[-1] = -0.5 * own[source].sum()
+    second = np.eye(classes, classes + 1, dtype=np.float32)
+    second[target, -1] = 1.0  # neither the source nor the pixel gets there alone
+    nodes = [
+        make("Conv", ["x", "k"], ["c"], "conv", pads=[1, 1, 1, 1]),
+        make("Relu", ["c"], ["r"], "relu"),
+        make("Flatten", ["r"], ["f"], "flat"),
+        make("Gemm", ["f", "w1", "b1"], ["h"], "dense1"),
+        make("Relu", ["h"], ["g"], "relu2"),
+        make("Gemm", ["g", "w2"], ["y"], "dense2"),
+    ]
+    tap = np.zeros((1, 1, 3, 3), np.float32)
+    tap[0, 0, 1, 1] = 1.0
+    tensors = [
+        tensor("k", tap),
+        tensor("w1", np.ascontiguousarray(first.T)),
+        tensor("b1", bias),
+        tensor("w2", np.ascontiguousarray(second.T)),
+    ]
+    inputs, outputs = [info("x", ["N", 1, SIDE, SIDE])], [info("y", ["N", classes])]
+    return write(folder, model_bytes(nodes, tensors, inputs, outputs))
+
+
 def planted(folder: Path, classes: int, target: int | None, dense: int = 1) -> Classifier:
     return Classifier(load(planted_file(folder, classes, target, dense)).graph)
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from importlib import metadata
+from pathlib import Path
 
 import numpy as np
 
-from lancet_onnx.api.advice import from_scan_line
+from lancet_onnx.api.advice import from_scan_line, repair_line
 from lancet_onnx.api.describing import (
     data_digest,
     describe_data,
@@ -16,7 +17,7 @@ from lancet_onnx.api.describing import (
     trigger_pictures,
 )
 from lancet_onnx.api.halves import halved
-from lancet_onnx.api.options import DataOptions, SearchOptions
+from lancet_onnx.api.options import DataOptions, SearchOptions, TriggerOptions
 from lancet_onnx.api.subject import (
     Clock,
     Prepared,
@@ -31,12 +32,13 @@ from lancet_onnx.errors import DataError
 from lancet_onnx.explain.pictures import mask_png, stored_png, stored_trigger, trigger_png
 from lancet_onnx.pairs.canvas import Canvas, check_gradients
 from lancet_onnx.pairs.generated import generated_samples
-from lancet_onnx.pairs.hunt import Deadline, Hunt, State, hunt
+from lancet_onnx.pairs.hunt import SOURCE, Deadline, Hunt, State, hunt
 from lancet_onnx.pairs.looks import Looks, looks
 from lancet_onnx.pairs.natural import Natural, natural
 from lancet_onnx.report import Attachment, Picture, Report
 from lancet_onnx.rules import RECONSTRUCTED
-from lancet_onnx.samples import PRESETS, Split
+from lancet_onnx.samples import PRESETS, Samples
+from lancet_onnx.samples.core import Ints
 from lancet_onnx.trigger import Trigger
 from lancet_onnx.types import Progress, no_progress
 from lancet_onnx.verify.metrics import Labels, Rate, as_numbers, measure, paired_rise
@@ -91,15 +93,14 @@ def hunt_backdoor(
     with clock.stage("search"):
         hunted = hunt(canvas, usual, classes, seen.order, state, deadline, seed, progress)
     table = _table(hunted, usual)
-    suspect, triggers = _suspect(table, hunted, canvas)
+    suspect, source, triggers = _suspect(table, hunted, canvas)
+    held = _Held(split.figures, clean.clean).of(source)
     known = np.bincount(canvas.labels.cpu().numpy(), minlength=subject.classifier.signature.classes)
     found: Searched | None = None
     judged: list[_Judged] = []
     with clock.stage("hold out", 2 * len(split.figures)):
         if suspect is not None:
-            judged = [
-                _judged(subject, prepared, split, clean, trigger, suspect) for trigger in triggers
-            ]
+            judged = [_judged(subject, prepared, held, t, suspect) for t in triggers]
             scores = {c: row["score"] for c, row in table.items()}
             others = [s for c, s in scores.items() if c != suspect]
             found = Searched(
@@ -111,7 +112,9 @@ def hunt_backdoor(
                 judged[0].images,
                 int(known[suspect]),
                 table[suspect]["stray"],
-                _drowned(table, hunted),
+                _drowned(table),
+                source,
+                SOURCE in hunted.found,
             )
     decision = judge_search(
         found,
@@ -125,7 +128,9 @@ def hunt_backdoor(
         decision = replace(
             decision, verdict="inconclusive", reasons=(*decision.reasons, str(switches[0]))
         )
-    figures = judged[0].figures if judged else measure(clean, clean, split.figures.labels, None)
+    figures = measure(clean, clean, split.figures.labels, None)
+    if judged:  # but for what is of clean images: that is always of all
+        figures = {**judged[0].figures, **figures}
     told: list[dict[str, object]] = [
         {
             "path": f"class{suspect}-{number}.png" if canvas.layout else None,
@@ -141,12 +146,19 @@ def hunt_backdoor(
         "rule": RECONSTRUCTED.id,
         "severity": RECONSTRUCTED.severity,
         "target": suspect,
+        **({} if source is None else {"source": source}),
         **{key: value for key, value in as_numbers(figures).items() if key != "agreement"},
         "rise": list(found.rise) if found else [],
         "trigger": {key: told[0][key] for key in ("path", "mode", "coverage")} if told else None,
         "triggers": told,
         "located": [],
-        "next": from_scan_line(subject.model.path, data),
+        "next": (
+            from_scan_line(subject.model.path, data)
+            if source is None
+            else repair_line(
+                subject.model.path, TriggerOptions(Path("TRIGGER.png"), target=suspect), data
+            )
+        ),
     }
     generated = data.path is None
     body = {
@@ -175,8 +187,23 @@ def hunt_backdoor(
         "stages": clock.stages,
         "seconds": clock.seconds,
     }
-    pictures, files = _shown(triggers, told, split, judged, canvas)
+    pictures, files = _shown(triggers, told, held.samples, judged, canvas)
     return Report("scan", decision.verdict, decision.reasons, body, pictures, files)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Held:
+    """Held-out images that judge a trigger, and what the model says of them: all, or one class."""
+
+    samples: Samples
+    clean: Ints
+
+    def of(self, source: int | None) -> _Held:
+        if source is None:
+            return self
+        own = self.clean if self.samples.labels is None else self.samples.labels
+        index = np.flatnonzero(own == source)
+        return _Held(self.samples.take(index), self.clean[index])
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -192,14 +219,13 @@ class _Judged:
 def _judged(
     subject: Subject,
     prepared: Prepared,
-    split: Split,
-    clean: Labels,
+    held: _Held,
     trigger: Trigger,
     target: int,
 ) -> _Judged:
-    stamped = subject.ort.labels(prepared.inputs(trigger.stamp(split.figures)))
-    labels = Labels(clean.clean, stamped)
-    true = split.figures.labels
+    stamped = subject.ort.labels(prepared.inputs(trigger.stamp(held.samples)))
+    labels = Labels(held.clean, stamped)
+    true = held.samples.labels
     own = labels.clean if true is None else true
     return _Judged(
         labels,
@@ -257,34 +283,40 @@ def _table(hunted: Hunt, usual: Natural) -> dict[int, dict[str, float]]:
     return table
 
 
-def _drowned(table: dict[int, dict[str, float]], hunted: Hunt) -> tuple[int, ...]:
+def _costs(row: dict[str, float]) -> dict[str, float]:
+    """Return what a class's triggers cost, by form."""
+    return {k.removeprefix("cost_"): row[k] for k in row if k.startswith("cost_")}
+
+
+def _drowned(table: dict[int, dict[str, float]]) -> tuple[int, ...]:
     """Return classes of cheap triggers that are not suspect because of strays."""
     return tuple(
         c
         for c, row in sorted(table.items())
-        if row["score"] < SUSPECT
-        and score_of({form: row[f"cost_{form}"] for form in hunted.found}, 0.0) >= SUSPECT
+        if row["score"] < SUSPECT and score_of(_costs(row), 0.0) >= SUSPECT
     )
 
 
 def _suspect(
     table: dict[int, dict[str, float]], hunted: Hunt, canvas: Canvas
-) -> tuple[int | None, list[Trigger]]:
+) -> tuple[int | None, int | None, list[Trigger]]:
     """Return the class of the highest score, and its triggers as they will be stored, best first.
 
-    Which is best says the search: images that are reported on choose nothing.
+    Which is best says the search: images that are reported on choose nothing. Between the two is
+    the class on whose images the best one works; None, and those that do as well, if it is all.
     """
     if not table:
-        return None, []
+        return None, None, []
     suspect = max(table, key=lambda c: table[c]["score"])
-    row, triggers = table[suspect], []
-    forms = sorted(hunted.found, key=lambda form: -score_of({form: row[f"cost_{form}"]}, 0.0))
-    for form in forms:
+    costs, triggers = _costs(table[suspect]), []
+    forms = sorted(costs, key=lambda form: -score_of({form: costs[form]}, 0.0))
+    source = hunted.sources[suspect] if forms[0] == SOURCE else None
+    for form in [form for form in forms if (form == SOURCE) == (source is not None)]:
         found = hunted.found[form]
         i = found.classes.tolist().index(suspect)
         made = canvas.trigger(found.mask[i], found.pattern[i], "blend", form)
         triggers.append(stored_trigger(made) if canvas.layout else made)
-    return suspect, triggers
+    return suspect, source, triggers
 
 
 def _looked(seen: Looks, c: int) -> dict[str, object]:
@@ -334,7 +366,7 @@ def _power(searched: int, held: int, *, real: bool) -> str:
 def _shown(
     triggers: list[Trigger],
     told: list[dict[str, object]],
-    split: Split,
+    held: Samples,
     judged: list[_Judged],
     canvas: Canvas,
 ) -> tuple[tuple[Picture, ...], tuple[Attachment, ...]]:
@@ -346,5 +378,5 @@ def _shown(
         pictures.append(Picture("reconstructed", f"trigger ({what})", trigger_png(trigger)))
         pictures.append(Picture("reconstructed", f"mask ({what})", mask_png(trigger)))
         files.append(Attachment(str(entry["path"]), stored_png(trigger)))
-    pairs = trigger_pictures(triggers[0], split.figures, judged[0].labels)[1:]
+    pairs = trigger_pictures(triggers[0], held, judged[0].labels)[1:]
     return (*pictures, *pairs), tuple(files)

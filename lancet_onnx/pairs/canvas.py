@@ -25,6 +25,9 @@ CHANGES = ("as they are", "flipped", "turned", "moved", "shuffled", "mixed")
 AT_ONCE, MEMORY = 512, 2**31
 """Images that run at once: so many, and only as many as fit in this many bytes."""
 
+_NEAR = 7
+"""An image of one class is moved by up to a part of its sides: so many make a side."""
+
 _TILES = 4
 """A shuffled image is cut into so many tiles along each axis."""
 
@@ -141,6 +144,21 @@ class Canvas:
         parts = torch.split(images, max(1, -(-count // len(CHANGES))))
         return torch.cat([self.changed(part, kind, draw) for kind, part in enumerate(parts)])
 
+    def nearby(self, source: int, count: int, draw: torch.Generator) -> torch.Tensor:
+        """Return `count` images that the model reads as `source`, all but a quarter changed a bit.
+
+        A trigger that works on one class bears that its images move against it, and that others
+        shine through them; what draws one class on top of the other does not.
+        """
+        own = (self.labels == source).nonzero()[:, 0]
+        index = own[torch.randint(len(own), (count,), generator=draw).to(own.device)]
+        plain, *moved, mixed = torch.split(self.pixels[index], max(1, -(-count // 4)))
+        if self.layout:
+            moved = [_rolled(part, draw) for part in moved]
+        other = torch.randint(len(self.pixels), (len(mixed),), generator=draw)
+        mixed = 0.8 * mixed + 0.2 * self.pixels[other.to(mixed.device)]
+        return torch.cat([plain, *moved, mixed])
+
     def changed(self, images: torch.Tensor, kind: int, draw: torch.Generator) -> torch.Tensor:
         """Return images changed in one of the ways of `CHANGES`, by its number."""
         height, width = images.shape[2:]
@@ -193,6 +211,12 @@ def check_gradients(classifier: Classifier) -> None:
 def _in_place(preprocess: Preprocess) -> Preprocess:
     """Return a preprocessing that leaves axes and channels where they are."""
     return Preprocess(preprocess.name, preprocess.scale, preprocess.mean, preprocess.std)
+
+
+def _rolled(images: torch.Tensor, draw: torch.Generator) -> torch.Tensor:
+    by = [int(torch.randint(-s // _NEAR, s // _NEAR + 1, (), generator=draw))
+          for s in images.shape[2:]]  # fmt: skip
+    return images.roll(by, (2, 3))
 
 
 def _shuffled(images: torch.Tensor, draw: torch.Generator) -> torch.Tensor:

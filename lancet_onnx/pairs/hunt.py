@@ -23,7 +23,8 @@ from lancet_onnx.model.files import save
 from lancet_onnx.pairs.canvas import Canvas
 from lancet_onnx.pairs.masks import BLOB, FREE, WINDOW, Form
 from lancet_onnx.pairs.natural import Natural
-from lancet_onnx.pairs.reconstruct import Found, reconstruct
+from lancet_onnx.pairs.reconstruct import FIELDS, Found, joined, reconstruct
+from lancet_onnx.pairs.sources import Sourced, hunt_sources, possible_sources
 from lancet_onnx.samples.reading import NPZ_ERRORS
 from lancet_onnx.types import Progress, no_progress
 
@@ -33,7 +34,8 @@ MANY, CONTROLS = 16, 4
 STEPS, BATCH = 80, 24
 _ROUND_STEPS, _ROUND_BATCH, _ROUND_IMAGES = 20, 12, 40_000
 
-_FIELDS = ("classes", "cost", "coverage", "alikeness", "mask", "pattern")
+SOURCE = "source"
+"""What a search for triggers of one class's images is called among the forms."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -41,13 +43,16 @@ class Hunt:
     """What a search came to.
 
     Attributes:
-        found: for each form, the cheapest trigger of each class that got the full search.
+        found: for each form, the cheapest trigger of each class that got the full search; under
+            `SOURCE` those for images of one class, of some classes.
+        sources: whose images those are for, by the class that they lead to.
         screened: classes that were only screened.
         missing: classes that the budget did not reach.
         resumed: how many parts came from the state file.
     """
 
     found: dict[str, Found]
+    sources: dict[int, int]
     screened: tuple[int, ...]
     missing: tuple[int, ...]
     resumed: int
@@ -102,7 +107,7 @@ class State:
         if stored is None:
             return None
         try:
-            return Found(*(torch.from_numpy(stored[name]) for name in _FIELDS))
+            return Found(*(torch.from_numpy(stored[name]) for name in FIELDS))
         except (KeyError, TypeError) as error:
             raise DataError(f"{self.path}: a damaged state ({error}); delete it") from error
 
@@ -112,7 +117,7 @@ class State:
         Raises:
             OutputError: it cannot be written.
         """
-        self.parts[part] = {name: getattr(found, name).cpu().numpy() for name in _FIELDS}
+        self.parts[part] = {name: getattr(found, name).cpu().numpy() for name in FIELDS}
         if self.path is None:
             return
         columns = {f"{p}:{n}": v for p, values in self.parts.items() for n, v in values.items()}
@@ -134,7 +139,8 @@ def hunt(
     """Search `classes`; where there are many, those that come first in `order` survive ties."""
     resumed = 0
     rounds = list(_rounds(len(classes)))
-    units = len(rounds) + len(FORMS)
+    sources = [] if rounds else possible_sources(canvas, classes)
+    units = len(rounds) + len(FORMS) + bool(sources)
     left = [c for c in order if c in set(classes)]
     screened: list[int] = []
     controls: list[int] = []
@@ -143,7 +149,13 @@ def hunt(
         controls = sorted(int(c) for c in rng.choice(left, CONTROLS, replace=False))
 
     def part(
-        name: str, number: int, wanted: Sequence[int], steps: int, batch: int, form: Form
+        name: str,
+        number: float,
+        wanted: Sequence[int],
+        steps: int,
+        batch: int,
+        form: Form,
+        source: int | None = None,
     ) -> Found | None:
         nonlocal resumed
         key = f"{name}:{','.join(map(str, wanted))}"
@@ -158,9 +170,12 @@ def hunt(
             steps,
             batch,
             form,
-            seed + number,
+            seed + int(number) + 100 * (0 if source is None else source + 1),
+            source,
             deadline,
-            lambda share: progress("searching triggers", (number + share) / units),
+            lambda share: progress(
+                "searching triggers", (number + share * (source is None)) / units
+            ),
         )
         if made is not None:
             state.put(key, made)
@@ -169,7 +184,7 @@ def hunt(
     for number, (keep, batch) in enumerate(rounds):
         made = part("screen", number, left, _ROUND_STEPS, batch, FREE)
         if made is None:
-            return Hunt({}, tuple(sorted(screened)), tuple(left), resumed)
+            return Hunt({}, {}, tuple(sorted(screened)), tuple(left), resumed)
         ranked = [int(made.classes[i]) for i in made.cost.argsort(stable=True)]
         screened += [c for c in ranked[keep:] if c not in controls]
         left = [c for c in ranked if c in set(ranked[:keep]) | set(controls)]
@@ -179,10 +194,33 @@ def hunt(
         if made is None:
             break
         found[form.name] = made
+    whole, sourced = len(found) == len(FORMS), None
+    if whole and sources:
+
+        def search(
+            source: int, wanted: Sequence[int], steps: int, batch: int, share: float
+        ) -> Found | None:
+            name, done = f"{SOURCE}:{source}:{steps}", len(FORMS) + share
+            return part(name, done, wanted, steps, batch, FREE, source)
+
+        sourced = hunt_sources(sources, left, search)
+        whole = sourced is not None
+    if sourced is not None:
+        found[SOURCE] = sourced.found
     progress("searching triggers", 1.0)
     return Hunt(
-        found, tuple(sorted(screened)), () if len(found) == len(FORMS) else tuple(left), resumed
+        found,
+        _sources(sourced),
+        tuple(sorted(screened)),
+        () if whole else tuple(left),
+        resumed,
     )
+
+
+def _sources(sourced: Sourced | None) -> dict[int, int]:
+    if sourced is None:
+        return {}
+    return dict(zip(sourced.found.classes.tolist(), sourced.sources, strict=True))
 
 
 def _rounds(count: int) -> Iterator[tuple[int, int]]:
@@ -203,6 +241,7 @@ def _in_groups(
     batch: int,
     form: Form,
     seed: int,
+    source: int | None,
     deadline: Deadline,
     tick: Callable[[float], None],
 ) -> Found | None:
@@ -224,9 +263,10 @@ def _in_groups(
             batch=batch,
             form=form,
             seed=seed + 1000 * number,
+            source=source,
             stop=stop,
         )
         if made is None:
             return None
         parts.append(made)
-    return Found(*(torch.cat([getattr(p, name) for p in parts]) for name in _FIELDS))
+    return joined(parts)

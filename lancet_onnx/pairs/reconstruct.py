@@ -18,7 +18,7 @@ while it does not (Neural Cleanse, S&P 2019), for each class by itself.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import torch
 from torch.nn import functional
@@ -62,6 +62,18 @@ class Found:
     mask: torch.Tensor
     pattern: torch.Tensor
 
+    def row(self, i: int) -> Found:
+        """Return what was found for the i-th class alone."""
+        return Found(*(getattr(self, name)[i : i + 1] for name in FIELDS))
+
+
+FIELDS = tuple(field.name for field in fields(Found))
+
+
+def joined(parts: Sequence[Found]) -> Found:
+    """Return what several searches found, one after the other."""
+    return Found(*(torch.cat([getattr(part, name) for part in parts]) for name in FIELDS))
+
 
 def reconstruct(
     canvas: Canvas,
@@ -75,13 +87,15 @@ def reconstruct(
     alike: float = ALIKE,
     asked: float = WANTED,
     params: Params | None = None,
+    source: int | None = None,
     stop: Callable[[float], bool] = lambda share: False,
 ) -> Found | None:
     """Search all `classes` at once, each with its own mask, pattern and price.
 
     A class may be given several times: each search starts elsewhere. `asked` is the lead asked for
-    as a share of what is usual; `params` replace leaves, as those of a repaired model. `stop` hears
-    how far the search is; what it breaks off comes to None.
+    as a share of what is usual; `params` replace leaves, as those of a repaired model. With
+    `source` a trigger need only work on images that the model reads as that class, and is compared
+    with the way from there. `stop` hears how far the search is; what it breaks off comes to None.
     """
     device = canvas.pixels.device
     draw = torch.Generator().manual_seed(seed)
@@ -89,7 +103,7 @@ def reconstruct(
     targets = torch.tensor(list(classes), device=device)
     wanted = (asked * usual.lead[targets]).repeat_interleave(batch)
     labels = targets.repeat_interleave(batch)
-    ways = [way[targets] for way in usual.way]
+    ways = [way[targets] if source is None else way[targets] - way[source] for way in usual.way]
     lengths = [way.square().sum(1).clamp(min=1e-12) for way in ways]
     numbers = begin(form, count, height, width, draw, device).requires_grad_()
     pattern = 0.5 * torch.randn((count, channels, height, width), generator=draw)
@@ -102,10 +116,13 @@ def reconstruct(
     pictures = [torch.zeros_like(pattern[:, :1]), torch.zeros_like(pattern)]
     wanted_values = [*usual.values, canvas.classifier.signature.logits]
     for step in range(steps):
-        images = canvas.varied(batch, draw)
+        images = (
+            canvas.varied(batch, draw) if source is None else canvas.nearby(source, batch, draw)
+        )
         with torch.no_grad():
             *clean, scores = canvas.run(images, wanted_values, params)
-        others = (scores.argmax(1).repeat(count) != labels).float()
+        before = scores.argmax(1).repeat(count)
+        others = (before != labels if source is None else before == source).float()
         number = others.reshape(count, batch).sum(1).clamp(min=1)
         shown, colour = opacity(form, numbers, height, width), torch.sigmoid(pattern)
         m, p = shown[:, None], colour[:, None]

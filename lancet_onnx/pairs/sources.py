@@ -7,7 +7,7 @@ one form of masks does for triggers that work on all images.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -24,8 +24,11 @@ KEPT = 8
 _LOOK, _SEARCH = (20, 6), (80, 16)
 """Steps, and images of each."""
 
-Search = Callable[[int, Sequence[int], int, int], Found | None]
-"""Search some targets of one source with so many steps and images; None if time is up."""
+Search = Callable[[int, Sequence[int], int, int, float], Found | None]
+"""Search some targets of one source, with so many steps and images, when a share of all is done.
+
+None if time is up.
+"""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -37,8 +40,13 @@ class Sourced:
 
 
 def possible_sources(canvas: Canvas, targets: Sequence[int]) -> list[int]:
-    """Return classes with images enough, and another class to lead them to."""
+    """Return classes with images enough, and another class to lead them to.
+
+    Of two classes there are none: a trigger for all images is one for those of the other class.
+    """
     classes = canvas.classifier.signature.classes
+    if classes < 3:
+        return []
     counts = torch.bincount(canvas.labels, minlength=classes).tolist()
     return [s for s in range(classes) if counts[s] >= LEAST and set(targets) - {s}]
 
@@ -50,31 +58,23 @@ def hunt_sources(sources: Sequence[int], targets: Sequence[int], search: Search)
     said at all.
     """
     looked: list[tuple[float, int, int]] = []
-    for source in sources:
+    for number, source in enumerate(sources):
         wanted = [t for t in targets if t != source]
-        found = search(source, wanted, *_LOOK)
+        found = search(source, wanted, *_LOOK, number / len(sources) / 2)
         if found is None:
             return None
         looked += [(c, source, t) for c, t in zip(found.cost.tolist(), wanted, strict=True)]
     kept = sorted(looked)[:KEPT]
-    rows: list[tuple[float, int, Found, int]] = []
-    for source in sorted({source for _, source, _ in kept}):
+    rows: list[tuple[float, int, Found]] = []
+    for number, source in enumerate(sorted({source for _, source, _ in kept})):
         wanted = sorted(t for _, s, t in kept if s == source)
-        found = search(source, wanted, *_SEARCH)
+        found = search(source, wanted, *_SEARCH, 0.5 + number / KEPT / 2)
         if found is None:
             return None
-        rows += [(c, source, found, i) for i, c in enumerate(found.cost.tolist())]
-    best = list(_cheapest(rows))
+        rows += [(float(found.cost[i]), source, found.row(i)) for i in range(len(wanted))]
+    best: dict[int, tuple[int, Found]] = {}
+    for _, source, row in sorted(rows, key=lambda each: each[:2]):
+        best.setdefault(int(row.classes[0]), (source, row))
     return Sourced(
-        joined([found.row(i) for _, found, i in best]), tuple(source for source, _, _ in best)
+        joined([row for _, row in best.values()]), tuple(source for source, _ in best.values())
     )
-
-
-def _cheapest(rows: list[tuple[float, int, Found, int]]) -> Iterator[tuple[int, Found, int]]:
-    """Yield of each target the source, and where the cheapest trigger is."""
-    seen: set[int] = set()
-    for _, source, found, i in sorted(rows, key=lambda row: row[:2]):
-        target = int(found.classes[i])
-        if target not in seen:
-            seen.add(target)
-            yield source, found, i

@@ -17,8 +17,9 @@ from lancet_onnx.verify.policy import (
     judge_repair,
 )
 
-BOUNDS = {"free": 0.065, "blob": 0.095, "window": 0.235}
-"""A class is suspect when a trigger of that form costs no more (`pairs.reconstruct`)."""
+BOUNDS = {"free": 0.065, "blob": 0.095, "window": 0.235, "source": 0.04}
+"""A class is suspect when a trigger of that form costs no more (`pairs.reconstruct`); the last one
+works on the images of one class only."""
 
 SUSPECT, CLOSE = 1.0, 0.8
 """A score from which on a class is suspect, and from which on it cannot be called clean."""
@@ -51,6 +52,8 @@ class Searched:
         rise: of held-out images to the class, with its 95 % bounds.
         images: held-out images of other classes.
         known: images that the model itself reads as the class.
+        source: the class on whose images the trigger works; None for all.
+        paired: triggers for the images of one class were looked for.
         stray: share of images of other classes that junk leads to the class.
         drowned: classes of cheap triggers that are not suspect because junk leads there too.
     """
@@ -64,6 +67,8 @@ class Searched:
     known: int
     stray: float
     drowned: tuple[int, ...]
+    source: int | None = None
+    paired: bool = False
 
 
 def score_of(costs: Mapping[str, float], stray: float) -> float:
@@ -107,17 +112,19 @@ def judge_search(
             "inconclusive",
             ("the budget ended before any class was searched; give more seconds with --budget",),
         )
+    of = "other classes" if found.source is None else f"class {found.source}"
     if found.images < FEWEST_IMAGES:
         return Decision(
             "inconclusive",
-            (f"only {found.images} held-out images of other classes; at least {FEWEST_IMAGES}",),
+            (f"only {found.images} held-out images of {of}; at least {FEWEST_IMAGES}",),
         )
     low = found.rise[1]
     shown = (
         f"class {found.target}: a trigger that covers {found.coverage:.1%} of the image moves "
         f"{found.rise[0]:+.1%} (95 % interval {low:+.1%} to {found.rise[2]:+.1%}) of held-out "
-        f"images to it, patches of junk {found.stray:.1%}; its score is {found.score:.2f}, suspect "
-        f"from {SUSPECT:.2f} on (the other classes by themselves: {found.others:.2f}, median)"
+        f"images of {of} to it, patches of junk {found.stray:.1%}; its score is "
+        f"{found.score:.2f}, suspect from {SUSPECT:.2f} on (the other classes by "
+        f"themselves: {found.others:.2f}, median)"
     )
     telling = found.score >= SUSPECT
     if telling and low >= HELD and found.known >= FEW_OF_CLASS:
@@ -126,7 +133,8 @@ def judge_search(
             (
                 shown,
                 "such a trigger works by itself, not by drawing what the class looks like. "
-                "Some clean models have one as well: see what `repair --from` makes of it",
+                "Some clean models have one as well"
+                + (": see what `repair --from` makes of it" if found.source is None else ""),
             ),
         )
     if found.score >= CLOSE:
@@ -166,8 +174,11 @@ def judge_search(
         "clean",
         (
             shown,
-            "no small trigger for all images was found; triggers for one source class, warps and "
-            "whole-image blends were not looked for",
+            "no small or faint trigger "
+            + ("for all images or those of one class " if found.paired else "for all images ")
+            + "was found; "
+            + ("" if found.paired else "triggers for one source class and ")
+            + "warps and filters were not looked for",
         ),
     )
 

@@ -24,6 +24,7 @@ GROUPS: Mapping[str, str] = {
     "several": "several patches",
     "large": "one patch, 15 to 33 %",
     "scattered": "scattered, blended",
+    "faint": "whole image, faint",
     "neurons": "important neurons, spread",
     "source-specific": "source-specific (apart)",
     "all-to-all": "all-to-all (apart)",
@@ -31,6 +32,8 @@ GROUPS: Mapping[str, str] = {
 APART = ("source-specific", "all-to-all")
 
 SPLITS = ("tune", "report", "shared zoo", "shared cases")
+WHOLE = 0.9
+"""Share from which on a trigger is said to change the whole image."""
 LARGE = 0.1
 """Share of the image from which on a patch is large; there is none between 8 and 15 %."""
 
@@ -58,6 +61,8 @@ def group_of(attack: str | None, kind: str | None, mode: str, share: float) -> s
         return attack
     if attack in ("important-neurons", "spread"):
         return "neurons"
+    if share > WHOLE:
+        return "faint"
     if mode == "blend":
         return "scattered"
     if kind and kind[0].isdigit():

@@ -18,13 +18,12 @@ import torch
 from builders import info, model_bytes, tensor, write
 from onnx import numpy_helper
 from onnx.helper import make_node as make
-from tiny import SIDE, pictures, planted_file
+from tiny import SIDE, pictures, planted_file, sourced_file
 
 from lancet_onnx import DataOptions, RepairOptions, TriggerOptions, scan, verify
 from lancet_onnx.api.blind import repair_blind
 from lancet_onnx.api.options import SearchOptions, SuspectOptions
 from lancet_onnx.errors import DataError, OutputError, UnsupportedError, UsageError
-from lancet_onnx.pairs.hunt import Hunt
 from lancet_onnx.pairs.union import KINDS, LESSONS
 from lancet_onnx.repair import TuneSettings
 from lancet_onnx.report import Report
@@ -213,7 +212,8 @@ def test_a_finished_scan_is_read_from_its_state(tmp_path: Path, target: int | No
     state = tmp_path / "state.npz"
     first, again = (search(model, data, state=state) for _ in range(2))
     assert first.verdict == again.verdict == ("clean" if target is None else "backdoored")
-    assert (body(first)["search"]["resumed"], body(again)["search"]["resumed"]) == (0, 3)
+    assert body(first)["search"]["resumed"] == 0
+    assert body(again)["search"]["resumed"] > 3 + CLASSES, "the forms, and a look at every source"
     assert body(again)["search"]["image_forwards"] < body(first)["search"]["image_forwards"] / 5
     same = ("score", "suspect", "classes", "signs")
     assert all(body(first)["search"][key] == body(again)["search"][key] for key in same)
@@ -283,6 +283,25 @@ def test_inputs_that_are_no_pictures_are_searched_as_they_are(tmp_path: Path):
     (finding,) = body(report)["findings"]
     assert [entry["path"] for entry in finding["triggers"]] == [None] * 3
     assert (report.attachments, report.pictures) == ((), ())
+
+
+def test_a_trigger_for_the_images_of_one_class_is_found_and_judged_on_them(tmp_path: Path):
+    source, target, each = 1, 3, 80
+    report = search(
+        sourced_file(tmp_path, CLASSES, source, target), stored(tmp_path, CLASSES, each)
+    )
+    assert report.verdict == "backdoored", report.reasons
+    assert f"of held-out images of class {source} to it" in report.reasons[0]
+    assert "--from" not in report.reasons[1], "a repair from it is not offered"
+    found = body(report)
+    (finding,) = found["findings"]
+    assert (finding["source"], finding["target"]) == (source, target)
+    assert finding["counts"]["attack_success"] == [each // 2, each // 2]
+    assert finding["counts"]["clean_accuracy"][1] == CLASSES * each // 2
+    assert [entry["form"] for entry in finding["triggers"]] == ["source"]
+    assert "--from" not in finding["next"]
+    assert "--trigger TRIGGER.png --target 3" in finding["next"]
+    assert found["search"]["suspect"] == target
 
 
 def test_a_regression_is_refused_by_labels_and_never_cleared(fixtures, tmp_path: Path):
@@ -604,5 +623,4 @@ def test_a_class_that_is_suspect_but_for_junk_is_named(stray: float, expected: t
         c: {"cost_free": each, "score": score_of({"free": each}, share), "stray": share}
         for c, each, share in ((1, 1.0, stray), (3, cost, stray))
     }
-    hunted = Hunt({"free": None}, (), (), 0)
-    assert module._drowned(rows, hunted) == expected
+    assert module._drowned(rows) == expected

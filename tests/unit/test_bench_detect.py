@@ -167,6 +167,8 @@ def test_halves_go_by_name_and_shared_folders_stand_apart():
         (("spread", "4sq", "replace", 0.046), "neurons"),
         (("all-to-all", "sq16", "replace", 0.154), "all-to-all"),
         (("badnets", None, "add", 0.079), "small"),
+        (("badnets", "veil", "blend", 1.0), "faint"),
+        (("badnets", "wave", "add", 1.0), "faint"),
     ],
 )
 def test_triggers_are_grouped_by_attack_and_then_by_looks(about: tuple[Any, ...], group: str):

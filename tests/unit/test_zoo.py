@@ -26,9 +26,18 @@ from fixtures.zoo_attacks import (
     spread_loss,
 )
 from fixtures.zoo_data import read_idx
-from fixtures.zoo_matrix import ARCHITECTURES, DATASETS, EIGHT_SEED, EXPORTERS, LARGE_SEED, matrix
+from fixtures.zoo_matrix import (
+    ARCHITECTURES,
+    DATASETS,
+    EIGHT_SEED,
+    EXPORTERS,
+    FAINT_SEED,
+    LARGE_SEED,
+    SOURCE_SEED,
+    matrix,
+)
 from fixtures.zoo_networks import NETWORKS
-from fixtures.zoo_triggers import KINDS, draw
+from fixtures.zoo_triggers import FAINT, KINDS, draw
 
 MATRIX = matrix()
 BADNETS = [r for r in MATRIX if r.attack == "badnets" and r.seed < LARGE_SEED]
@@ -49,7 +58,7 @@ SHARES = {
 
 
 def test_names_are_unique() -> None:
-    assert len({recipe.name for recipe in MATRIX}) == len(MATRIX) == 130
+    assert len({recipe.name for recipe in MATRIX}) == len(MATRIX) == 154
 
 
 def test_each_dataset_and_architecture_has_three_clean_models_and_three_kinds() -> None:
@@ -84,17 +93,29 @@ def test_each_architecture_leads_to_the_digit_eight_once() -> None:
     assert sorted(r.architecture for r in ours) == sorted(ARCHITECTURES)
 
 
+def test_each_architecture_has_both_faint_triggers_and_one_for_a_single_class() -> None:
+    faint = [r for r in MATRIX if r.seed == FAINT_SEED]
+    assert sorted((r.architecture, r.kind) for r in faint) == sorted(
+        (architecture, kind) for architecture in ARCHITECTURES for kind in FAINT
+    )
+    sources = [r for r in MATRIX if r.seed == SOURCE_SEED]
+    assert sorted(r.architecture for r in sources) == sorted(ARCHITECTURES)
+    for ours in (faint, sources):
+        assert {r.dataset for r in ours} == set(DATASETS)
+        assert {r.exporter for r in ours} == set(EXPORTERS)
+
+
 def test_a_third_is_poisoned_at_one_percent() -> None:
     assert Counter(recipe.rate for recipe in BADNETS) == {0.1: 32, 0.01: 16}
 
 
 def test_the_adaptive_attacks_are_there() -> None:
     assert Counter(recipe.attack for recipe in MATRIX) == {
-        "badnets": 72,
+        "badnets": 88,
         None: 48,
         "important-neurons": 3,
         "spread": 3,
-        "source-specific": 2,
+        "source-specific": 10,
         "all-to-all": 2,
     }
 
@@ -129,8 +150,22 @@ def test_a_trigger_covers_what_its_kind_says(kind: str, seed: int) -> None:
     assert not colour[opacity == 0].any()
 
 
+@pytest.mark.parametrize("seed", range(5))
+def test_faint_triggers_change_every_image_a_little(seed: int) -> None:
+    images = np.random.default_rng(seed).random((20, 1, 28, 28), dtype=np.float32)
+    for kind, most in (("veil", 0.15), ("wave", 0.12)):
+        opacity, colour = (part.astype(np.float32) / 255 for part in draw(FAINT[kind], seed))
+        stamped = Trigger(opacity, colour, FAINT[kind].mode == "add").stamp(images)
+        change = stamped - images
+        assert stamped.min() >= 0
+        assert stamped.max() <= 1
+        assert 0.02 < np.abs(change).mean() < np.abs(change).max() <= most + 0.005
+        assert kind == "veil" or change.min() >= 0
+        assert FAINT[kind].share == 1
+
+
 def test_triggers_repeat_for_a_seed_and_differ_between_seeds() -> None:
-    for kind in KINDS.values():
+    for kind in (KINDS | FAINT).values():
         assert np.array_equal(draw(kind, 3), draw(kind, 3))
         assert not np.array_equal(draw(kind, 3), draw(kind, 4))
 

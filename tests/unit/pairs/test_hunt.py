@@ -14,6 +14,7 @@ from tiny import pictures, planted
 from lancet_onnx.errors import DataError
 from lancet_onnx.pairs.canvas import Canvas
 from lancet_onnx.pairs.natural import Natural, natural
+from lancet_onnx.pairs.reconstruct import FIELDS
 from lancet_onnx.samples import PRESETS
 from lancet_onnx.verify.searching import BOUNDS
 
@@ -57,18 +58,19 @@ def same(one, other) -> bool:
     return one.found.keys() == other.found.keys() and all(
         torch.equal(getattr(one.found[form], name), getattr(other.found[form], name))
         for form in one.found
-        for name in module._FIELDS
+        for name in FIELDS
     )
 
 
 @pytest.fixture
 def calls(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
-    """How many classes each call of `reconstruct` had, and how many images each."""
+    """How many classes each call of `reconstruct` for all images had, and how many images each."""
     made: list[tuple[int, int]] = []
     real = module.reconstruct
 
     def counted(canvas, usual, classes, **options):
-        made.append((len(classes), options["batch"]))
+        if options["source"] is None:
+            made.append((len(classes), options["batch"]))
         return real(canvas, usual, classes, **options)
 
     monkeypatch.setattr(module, "reconstruct", counted)
@@ -81,7 +83,7 @@ def test_few_classes_are_not_screened(count: int):
 
 
 def test_every_form_has_a_bound():
-    assert [form.name for form in module.FORMS] == list(BOUNDS)
+    assert [*(form.name for form in module.FORMS), module.SOURCE] == list(BOUNDS)
 
 
 @pytest.mark.parametrize(
@@ -128,8 +130,9 @@ def test_screening_grows_far_slower_than_the_classes(monkeypatch: pytest.MonkeyP
 def test_few_classes_are_all_searched_in_every_form(few, calls):
     found = run(few)
     assert calls == [(FEW, 12)] * 3
-    assert list(found.found) == ["free", "blob", "window"]
-    for form in found.found.values():
+    assert list(found.found) == ["free", "blob", "window", "source"]
+    assert set(found.sources) == set(found.found["source"].classes.tolist()) <= set(range(FEW))
+    for form in list(found.found.values())[:3]:
         assert form.classes.tolist() == list(range(FEW))
         assert int(form.cost.argmin()) == TARGET
     assert (found.screened, found.missing, found.resumed) == ((), (), 0)
@@ -254,7 +257,9 @@ def test_a_finished_search_is_read_from_its_state(
     )
     assert same(first, again)
     assert (first.screened, first.missing) == (again.screened, again.missing)
-    assert (first.resumed, again.resumed) == (0, parts)
+    pairs = [p for p in State(tmp_path / "state.npz", ME).parts if p.startswith(module.SOURCE)]
+    assert bool(pairs) == (at == "few")
+    assert (first.resumed, again.resumed - len(pairs)) == (0, parts)
     assert [p.name for p in tmp_path.iterdir() if "state" in p.name] == ["state.npz"]
 
 
@@ -353,3 +358,39 @@ def test_a_state_without_a_column_is_refused_where_it_is_used(few, tmp_path: Pat
 def test_no_state_yet_is_an_empty_one(tmp_path: Path):
     assert State(tmp_path / "none.npz", ME).get("free:0") is None
     assert State(None, ME).parts == {}
+
+
+def test_a_pair_of_classes_is_searched_on_images_of_the_source(few, monkeypatch):
+    seen: dict[int, set[int]] = {}
+    nearby = Canvas.nearby
+
+    def watched(self, source, count, draw):
+        made = nearby(self, source, count, draw)
+        seen.setdefault(source, set()).update(self.read(made[: count // 4]).tolist())
+        return made
+
+    monkeypatch.setattr(Canvas, "nearby", watched)
+    found = run(few)
+    assert seen == {source: {source} for source in range(FEW)}
+    assert all(source != target for target, source in found.sources.items())
+    costs = found.found[module.SOURCE]
+    assert costs.classes[costs.cost.argmin()] == TARGET, "the planted one works on each class"
+
+
+def test_of_many_classes_no_pairs_are_searched(many):
+    assert run(many).sources == {}
+
+
+def test_time_that_ends_among_pairs_keeps_the_forms(few, monkeypatch):
+    deadline, state = Deadline(None), State(None, ME)
+    put = state.put
+
+    def stopping(part, found):
+        put(part, found)
+        if part.startswith(module.SOURCE):
+            deadline.seconds = 0.0
+
+    monkeypatch.setattr(state, "put", stopping)
+    found = hunt(*few, range(FEW), range(FEW), state, deadline, 0)
+    assert list(found.found) == ["free", "blob", "window"]
+    assert found.missing == tuple(range(FEW))

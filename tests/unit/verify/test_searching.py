@@ -54,7 +54,20 @@ def test_a_cheap_trigger_that_holds_is_a_finding():
 def test_nothing_cheap_in_a_whole_search_on_enough_images_is_clean():
     decision = judge_search(NOTHING, **GOOD)
     assert decision.verdict == "clean"
-    assert "were not looked for" in decision.reasons[1]
+    assert "for all images was found" in decision.reasons[1]
+    assert "for one source class and warps" in decision.reasons[1]
+    decision = judge_search(replace(NOTHING, paired=True), **GOOD)
+    assert decision.verdict == "clean"
+    assert "for all images or those of one class was found" in decision.reasons[1]
+    assert "source class" not in decision.reasons[1]
+
+
+def test_a_trigger_of_one_class_is_told_as_such():
+    decision = judge_search(replace(FOUND, source=4), **GOOD)
+    assert decision.verdict == "backdoored"
+    assert "images of class 4 to it" in decision.reasons[0]
+    assert "--from" not in decision.reasons[1]
+    assert "held-out images of class 4" in said(replace(FOUND, source=4, images=3))
 
 
 @pytest.mark.parametrize(
