@@ -28,13 +28,14 @@ from lancet_onnx.api.subject import (
     prepare,
     settled,
 )
+from lancet_onnx.api.suspects import drowned, looked, power_of, signs_of, suspect_of, table_of
 from lancet_onnx.errors import DataError
-from lancet_onnx.explain.pictures import mask_png, stored_png, stored_trigger, trigger_png
+from lancet_onnx.explain.pictures import mask_png, stored_png, trigger_png
 from lancet_onnx.pairs.canvas import Canvas, check_gradients
 from lancet_onnx.pairs.generated import generated_samples
-from lancet_onnx.pairs.hunt import SOURCE, Deadline, Hunt, State, hunt
-from lancet_onnx.pairs.looks import Looks, looks
-from lancet_onnx.pairs.natural import Natural, natural
+from lancet_onnx.pairs.hunt import SOURCE, Deadline, State, hunt
+from lancet_onnx.pairs.looks import looks
+from lancet_onnx.pairs.natural import natural
 from lancet_onnx.report import Attachment, Picture, Report
 from lancet_onnx.rules import RECONSTRUCTED
 from lancet_onnx.samples import PRESETS, Samples
@@ -43,12 +44,10 @@ from lancet_onnx.trigger import Trigger
 from lancet_onnx.types import Progress, no_progress
 from lancet_onnx.verify.metrics import Labels, Rate, as_numbers, measure, paired_rise
 from lancet_onnx.verify.searching import (
-    POWERFUL,
     SUSPECT,
     Searched,
     compared,
     judge_search,
-    score_of,
 )
 
 SEARCHED = 500
@@ -92,8 +91,8 @@ def hunt_backdoor(
     state = State(options.state, _identity(subject, prepared, classes, seed))
     with clock.stage("search"):
         hunted = hunt(canvas, usual, classes, seen.order, state, deadline, seed, progress)
-    table = _table(hunted, usual)
-    suspect, source, triggers = _suspect(table, hunted, canvas)
+    table = table_of(hunted, usual)
+    suspect, source, triggers = suspect_of(table, hunted, canvas)
     held = _Held(split.figures, clean.clean).of(source)
     known = np.bincount(canvas.labels.cpu().numpy(), minlength=subject.classifier.signature.classes)
     found: Searched | None = None
@@ -112,7 +111,7 @@ def hunt_backdoor(
                 judged[0].images,
                 int(known[suspect]),
                 table[suspect]["stray"],
-                _drowned(table),
+                drowned(table),
                 source,
                 SOURCE in hunted.found,
             )
@@ -170,15 +169,15 @@ def hunt_backdoor(
             "threshold": SUSPECT,
             "suspect": suspect,
             "classes": [
-                {"class": c, **_looked(seen, c), **row, "images": int(known[c]), "examined": True}
+                {"class": c, **looked(seen, c), **row, "images": int(known[c]), "examined": True}
                 for c, row in sorted(table.items())
             ],
             "screened": list(hunted.screened),
             "missing": list(hunted.missing),
             "resumed": hunted.resumed,
             "image_forwards": round(subject.classifier.forwards),
-            "signs": _signs(table, suspect),
-            "power": _power(len(used), len(split.figures), real=not generated),
+            "signs": signs_of(table, suspect),
+            "power": power_of(len(used), len(split.figures), real=not generated),
         },
         "graph_logic": [describe_switch(switch) for switch in switches],
         "parity": {"largest": parity.largest, "agreement": parity.agreement},
@@ -265,102 +264,6 @@ def _identity(
         "seed": seed,
         "version": metadata.version("lancet-onnx"),
     }
-
-
-def _table(hunted: Hunt, usual: Natural) -> dict[int, dict[str, float]]:
-    """Return cost, coverage, alikeness and score of each class that was searched to the end."""
-    table: dict[int, dict[str, float]] = {}
-    for form, found in hunted.found.items():
-        for i, c in enumerate(found.classes.tolist()):
-            stray, cost = float(usual.stray[c]), float(found.cost[i])
-            row = table.setdefault(int(c), {"score": 0.0, "stray": round(stray, 5)})
-            row[f"cost_{form}"] = round(cost, 5)
-            score = score_of({form: cost}, stray)
-            if score > row["score"]:
-                row["score"] = round(score, 5)
-                row["coverage"] = round(float(found.coverage[i]), 5)
-                row["alikeness"] = round(float(found.alikeness[i]), 5)
-    return table
-
-
-def _costs(row: dict[str, float]) -> dict[str, float]:
-    """Return what a class's triggers cost, by form."""
-    return {k.removeprefix("cost_"): row[k] for k in row if k.startswith("cost_")}
-
-
-def _drowned(table: dict[int, dict[str, float]]) -> tuple[int, ...]:
-    """Return classes of cheap triggers that are not suspect because of strays."""
-    return tuple(
-        c
-        for c, row in sorted(table.items())
-        if row["score"] < SUSPECT and score_of(_costs(row), 0.0) >= SUSPECT
-    )
-
-
-def _suspect(
-    table: dict[int, dict[str, float]], hunted: Hunt, canvas: Canvas
-) -> tuple[int | None, int | None, list[Trigger]]:
-    """Return the class of the highest score, and its triggers as they will be stored, best first.
-
-    Which is best says the search: images that are reported on choose nothing. Between the two is
-    the class on whose images the best one works; None, and those that do as well, if it is all.
-    """
-    if not table:
-        return None, None, []
-    suspect = max(table, key=lambda c: table[c]["score"])
-    costs, triggers = _costs(table[suspect]), []
-    forms = sorted(costs, key=lambda form: -score_of({form: costs[form]}, 0.0))
-    source = hunted.sources[suspect] if forms[0] == SOURCE else None
-    for form in [form for form in forms if (form == SOURCE) == (source is not None)]:
-        found = hunted.found[form]
-        i = found.classes.tolist().index(suspect)
-        made = canvas.trigger(found.mask[i], found.pattern[i], "blend", form)
-        triggers.append(stored_trigger(made) if canvas.layout else made)
-    return suspect, source, triggers
-
-
-def _looked(seen: Looks, c: int) -> dict[str, object]:
-    return {
-        "looks": {
-            "last_layer": round(float(seen.static[c]), 3),
-            "margin": round(float(seen.margin[c]), 3),
-            "outlier": round(float(seen.outlier[c]), 3),
-        }
-    }
-
-
-def _signs(table: dict[int, dict[str, float]], suspect: int | None) -> list[dict[str, str]]:
-    if suspect is None:
-        return []
-    row = table[suspect]
-    rest = sorted((r["score"] for c, r in table.items() if c != suspect), reverse=True)
-    return [
-        {
-            "name": "alikeness",
-            "text": f"the trigger moves early layers {row['alikeness']:.0%} of the way to class "
-            f"{suspect}; natural features of a class go further",
-        },
-        {
-            "name": "stray",
-            "text": f"patches of junk lead {row['stray']:.0%} of images to class {suspect}; where "
-            "they lead most images to one class, its small triggers are natural",
-        },
-        *(
-            [{"name": "runner-up", "text": f"the next class has a score of {rest[0]:.2f}"}]
-            if rest
-            else []
-        ),
-    ]
-
-
-def _power(searched: int, held: int, *, real: bool) -> str:
-    kind = "real" if real else "generated"
-    text = f"{searched} {kind} images served the search, {held} others judged what it found"
-    if not real:
-        return text + "; generated images find most, and clear nothing"
-    if searched < POWERFUL:
-        return text + "; so few find large triggers less often, and clear nothing"
-    return text
 
 
 def _shown(

@@ -27,7 +27,13 @@ COMMANDS = (
     "gate",
     "explain",
 )
-NO_MEMORY = ("bad_alloc", "allocate memory", "failed to allocate", "out of memory")
+NO_MEMORY = (
+    "bad_alloc",
+    "allocate memory",
+    "failed to allocate",
+    "out of memory",
+    "failed to map segment",  # of a library that is being loaded
+)
 """What torch, onnxruntime and the C++ library say when there is no more memory."""
 
 

@@ -23,6 +23,7 @@ from tiny import SIDE, pictures, planted_file, sourced_file
 from lancet_onnx import DataOptions, RepairOptions, TriggerOptions, scan, verify
 from lancet_onnx.api.blind import repair_blind
 from lancet_onnx.api.options import SearchOptions, SuspectOptions
+from lancet_onnx.api.suspects import drowned
 from lancet_onnx.errors import DataError, OutputError, UnsupportedError, UsageError
 from lancet_onnx.pairs.union import KINDS, LESSONS
 from lancet_onnx.repair import TuneSettings
@@ -617,10 +618,9 @@ def test_no_blind_repair_where_no_gradient_passes(whole_numbers: Path, tmp_path:
     ("stray", "expected"), [(0.0, ()), (0.19, ()), (0.25, (3,)), (0.9, (3,)), (1.0, (3,))]
 )
 def test_a_class_that_is_suspect_but_for_junk_is_named(stray: float, expected: tuple[int, ...]):
-    module = importlib.import_module("lancet_onnx.api.hunting")
     cost = BOUNDS["free"] * 0.9
     rows = {
         c: {"cost_free": each, "score": score_of({"free": each}, share), "stray": share}
         for c, each, share in ((1, 1.0, stray), (3, cost, stray))
     }
-    assert module._drowned(rows) == expected
+    assert drowned(rows) == expected
