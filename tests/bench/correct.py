@@ -3,10 +3,12 @@
 
     python tests/bench/correct.py --cases DIR [DIR ...] [--only NAME ...] --lines FILE
                                   [--device cuda] [--jobs N] [--methods NAME ...] [--seconds S]
+                                  [--share S]
     python tests/bench/correct_table.py FILE [FILE ...]
 
 Each method gets the same images, steps and budget, and five learning rates of its own. Runs whose
-line is in FILE are not repeated. The second command prints the tables.
+line is in FILE are not repeated. With --share all methods get a part of the usual steps: lines of
+such runs belong in a file of their own. The second command prints the tables.
 """
 
 from __future__ import annotations
@@ -71,10 +73,10 @@ def line_of(study: Study, method: str, rate: float) -> Line:
     }
 
 
-def work(case: Case, wanted: Any, lines: Any, device: str) -> None:
+def work(case: Case, wanted: Any, lines: Any, device: str, share: float) -> None:
     """Do runs of one model until none is left."""
     torch.set_num_threads(1)
-    study = Study.open(case, SEED, device)
+    study = Study.open(case, SEED, device, share)
     while (run := wanted.get()) is not None:
         try:
             lines.put(line_of(study, *run))
@@ -90,6 +92,7 @@ def main() -> int:
     parser.add_argument("--jobs", type=int, default=1, help="processes for each model")
     parser.add_argument("--methods", nargs="*", default=list(METHODS))
     parser.add_argument("--seconds", type=float, default=1e6, help="when to stop")
+    parser.add_argument("--share", type=float, default=1.0, help="of the usual steps")
     options = parser.parse_args()
     start = time.monotonic()
     spawn = multiprocessing.get_context("spawn")
@@ -108,7 +111,7 @@ def main() -> int:
         for run in [*runs, *[None] * options.jobs]:
             wanted.put(run)
         total += len(runs)
-        arguments = (case, wanted, lines, options.device)
+        arguments = (case, wanted, lines, options.device, options.share)
         workers += [
             spawn.Process(target=work, args=arguments, daemon=True)
             for _ in range(min(options.jobs, len(runs)))

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 import torch
 
 from lancet_onnx.api.teaching import FEATURES, over_layers, plain_lessons, published_lessons
-from lancet_onnx.repair.correct import CorrectSettings, Lessons, correct
+from lancet_onnx.repair.correct import Lessons, correct
 from lancet_onnx.repair.moving import Tensors
 from lancet_onnx.runtime.layers import find_layers
 from tests.bench.correct_study import Study
@@ -43,7 +43,7 @@ class Method:
 
     def deltas(self, study: Study, rate: float) -> Tensors:
         """Return what training adds to the weights."""
-        settings = CorrectSettings(rate=rate, elastic=self.elastic)
+        settings = replace(study.settings(rate), elastic=self.elastic)
         if self.masks is None:
             lessons = _lessons(study, self.truth)
             return correct(study.classifier, lessons, settings, study.seed)
@@ -76,7 +76,7 @@ class OneByOne:
 
     def deltas(self, study: Study, rate: float) -> Tensors:
         """Return what training adds to the weights."""
-        usual, share = CorrectSettings(rate=rate), 1 / len(study.groups)
+        usual, share = study.settings(rate), 1 / len(study.groups)
         settings = replace(usual, steps=int(share * (usual.steps + usual.warm)))
         total: Tensors = {}
         for canvas, true, location in study.groups:

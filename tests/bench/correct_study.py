@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import torch
@@ -32,6 +32,7 @@ class Study:
 
     Attributes:
         named: (N,) which of the errors of `figures` have the labels of errors learnt from.
+        share: of the usual steps that each method gets.
     """
 
     case: Case
@@ -39,9 +40,10 @@ class Study:
     learning: Learning
     figures: Probe
     named: torch.Tensor
+    share: float = 1.0
 
     @classmethod
-    def open(cls, case: Case, seed: int, device: str) -> Study:
+    def open(cls, case: Case, seed: int, device: str, share: float = 1.0) -> Study:
         """Divide the images as `repair` does."""
         subject = Subject.open(case.model, "cpu")
         prepared = prepare(subject, case.data)
@@ -55,7 +57,13 @@ class Study:
             for kind in _kinds(figures.true, figures.before)
         ]
         where = classifier.module.device
-        return cls(case, seed, learning, figures, torch.tensor(named, device=where))
+        return cls(case, seed, learning, figures, torch.tensor(named, device=where), share)
+
+    def settings(self, rate: float) -> CorrectSettings:
+        """Return the usual settings, with as many steps as there are for all."""
+        usual = CorrectSettings(rate=rate)
+        warm, steps = (int(self.share * number) for number in (usual.warm, usual.steps))
+        return replace(usual, warm=warm, steps=steps)
 
     @property
     def classifier(self) -> Classifier:

@@ -10,7 +10,7 @@ import pytest
 from tiny import SIDE, spotted, spotted_file
 
 from lancet_onnx.repair.moving import weights_of
-from tests.bench import correct_methods, correct_study
+from tests.bench import correct_study
 from tests.bench.compare_runs import Case
 from tests.bench.correct import line_of
 from tests.bench.correct_methods import METHODS, Method
@@ -107,11 +107,18 @@ def test_errors_are_grouped_by_their_two_labels(study: Study):
         assert location.best is not None
 
 
+def test_all_methods_may_get_a_part_of_the_usual_steps(study: Study):
+    usual = study.settings(0.1)
+    assert usual == correct_study.CorrectSettings(rate=0.1)
+    less = replace(study, share=0.4).settings(0.1)
+    assert (less.warm, less.steps) == (int(0.4 * usual.warm), int(0.4 * usual.steps))
+    assert replace(less, warm=usual.warm, steps=usual.steps) == usual
+
+
 @pytest.mark.parametrize("name", ["as published", "group by group", "whole model, elastic"])
 def test_a_line_holds_what_the_tables_need(study: Study, name: str, monkeypatch):
-    quick = replace(correct_methods.CorrectSettings(), steps=6, warm=4, batch=8)
-    for module in (correct_methods, correct_study):
-        monkeypatch.setattr(module, "CorrectSettings", lambda **more: replace(quick, **more))
+    quick = replace(correct_study.CorrectSettings(), steps=6, warm=4, batch=8)
+    monkeypatch.setattr(correct_study, "CorrectSettings", lambda **more: replace(quick, **more))
     made = line_of(study, name, 0.01)
     assert json.loads(json.dumps(made)) == made
     assert made["weights"] == weights_of(study.classifier)
