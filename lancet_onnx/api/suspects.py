@@ -9,7 +9,7 @@ from lancet_onnx.pairs.hunt import SOURCE, Hunt
 from lancet_onnx.pairs.looks import Looks
 from lancet_onnx.pairs.natural import Natural
 from lancet_onnx.trigger import Trigger
-from lancet_onnx.verify.searching import POWERFUL, SUSPECT, score_of
+from lancet_onnx.verify.searching import POWERFUL, SUSPECT, leading, score_of
 
 Table = dict[int, dict[str, float]]
 """What a search says of each class, by name: score, stray, coverage, alikeness, cost by form."""
@@ -19,15 +19,15 @@ def table_of(hunted: Hunt, usual: Natural) -> Table:
     """Return cost, coverage, alikeness and score of each class that was searched to the end."""
     table: Table = {}
     for form, found in hunted.found.items():
-        for i, c in enumerate(found.classes.tolist()):
-            stray, cost = float(usual.stray[c]), float(found.cost[i])
-            row = table.setdefault(int(c), {"score": 0.0, "stray": round(stray, 5)})
-            row[f"cost_{form}"] = round(cost, 5)
-            score = score_of({form: cost}, stray)
-            if score > row["score"]:
-                row["score"] = round(score, 5)
-                row["coverage"] = round(float(found.coverage[i]), 5)
-                row["alikeness"] = round(float(found.alikeness[i]), 5)
+        for c, cost in zip(found.classes.tolist(), found.cost.tolist(), strict=True):
+            table.setdefault(int(c), {})[f"cost_{form}"] = round(cost, 5)
+    for c, row in table.items():
+        costs, stray = costs_of(row), round(float(usual.stray[c]), 5)
+        found = hunted.found[leading(costs)]
+        i = found.classes.tolist().index(c)
+        row["stray"], row["score"] = stray, round(score_of(costs, stray), 5)
+        row["coverage"] = round(float(found.coverage[i]), 5)
+        row["alikeness"] = round(float(found.alikeness[i]), 5)
     return table
 
 
@@ -58,7 +58,7 @@ def suspect_of(
     suspect = max(table, key=lambda c: table[c]["score"])
     costs, triggers = costs_of(table[suspect]), []
     forms = sorted(costs, key=lambda form: -score_of({form: costs[form]}, 0.0))
-    source = hunted.sources[suspect] if forms[0] == SOURCE else None
+    source = hunted.sources[suspect] if leading(costs) == SOURCE else None
     for form in [form for form in forms if (form == SOURCE) == (source is not None)]:
         found = hunted.found[form]
         i = found.classes.tolist().index(suspect)

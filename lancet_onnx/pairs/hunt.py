@@ -35,7 +35,7 @@ STEPS, BATCH = 80, 24
 _ROUND_STEPS, _ROUND_BATCH, _ROUND_IMAGES = 20, 12, 40_000
 
 SOURCE = "source"
-"""What a search for triggers of one class's images is called among the forms."""
+"""What a search for triggers of one class's images is called among the forms, as in `verify`."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

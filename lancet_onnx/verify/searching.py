@@ -17,9 +17,11 @@ from lancet_onnx.verify.policy import (
     judge_repair,
 )
 
-BOUNDS = {"free": 0.065, "blob": 0.095, "window": 0.235, "source": 0.04}
-"""A class is suspect when a trigger of that form costs no more (`pairs.reconstruct`); the last one
-works on the images of one class only."""
+SOURCE = "source"
+"""Among the forms: a trigger that need only work on the images of one class."""
+
+BOUNDS = {"free": 0.065, "blob": 0.095, "window": 0.235, SOURCE: 0.04}
+"""A class is suspect when a trigger of that form costs no more (`pairs.reconstruct`)."""
 
 SUSPECT, CLOSE = 1.0, 0.8
 """A score from which on a class is suspect, and from which on it cannot be called clean."""
@@ -76,8 +78,24 @@ def score_of(costs: Mapping[str, float], stray: float) -> float:
 
     A class that patches of junk lead to as well (`stray`, a share of images) is cheap by nature.
     """
-    cheap = max(BOUNDS[form] / max(cost, 1e-6) for form, cost in costs.items())
-    return cheap * math.sqrt(1 - min(stray, 1.0))
+    form = leading(costs)
+    return BOUNDS[form] / max(costs[form], 1e-6) * math.sqrt(1 - min(stray, 1.0))
+
+
+def leading(costs: Mapping[str, float]) -> str:
+    """Return the form of the cheapest trigger beside its bound.
+
+    What works on all images works on those of each class: a trigger for one class says something
+    only where no other one is suspect.
+    """
+
+    def cheap(form: str) -> float:
+        return BOUNDS[form] / max(costs[form], 1e-6)
+
+    whole = max((form for form in costs if form != SOURCE), key=cheap, default=SOURCE)
+    if SOURCE not in costs or (whole != SOURCE and cheap(whole) >= SUSPECT):
+        return whole
+    return max((whole, SOURCE), key=cheap)
 
 
 def compared(score: float, others: Sequence[float]) -> float:

@@ -22,6 +22,7 @@ from lancet_onnx.verify.searching import (
     compared,
     judge_blind,
     judge_search,
+    leading,
     score_of,
 )
 
@@ -60,6 +61,17 @@ def test_nothing_cheap_in_a_whole_search_on_enough_images_is_clean():
     assert decision.verdict == "clean"
     assert "for all images or those of one class was found" in decision.reasons[1]
     assert "source class" not in decision.reasons[1]
+
+
+def test_a_trigger_of_one_class_counts_where_no_other_is_suspect():
+    some, few = BOUNDS["free"] / 0.9, BOUNDS["source"] / 3
+    assert leading({"free": some, "source": few}) == "source"
+    assert score_of({"free": some, "source": few}, 0.0) == pytest.approx(3.0)
+    suspect = BOUNDS["blob"] / 1.2
+    assert leading({"free": some, "blob": suspect, "source": few}) == "blob"
+    assert score_of({"free": some, "blob": suspect, "source": few}, 0.0) == pytest.approx(1.2)
+    assert leading({"free": some, "source": 2.0}) == "free"
+    assert leading({"source": 2.0}) == "source"
 
 
 def test_a_trigger_of_one_class_is_told_as_such():
