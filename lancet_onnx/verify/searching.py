@@ -20,7 +20,7 @@ from lancet_onnx.verify.policy import (
 SOURCE = "source"
 """Among the forms: a trigger that need only work on the images of one class."""
 
-BOUNDS = {"free": 0.065, "blob": 0.095, "window": 0.235, SOURCE: 0.04}
+BOUNDS = {"free": 0.065, "blob": 0.095, "window": 0.235, SOURCE: 0.03}
 """A class is suspect when a trigger of that form costs no more (`pairs.reconstruct`)."""
 
 SUSPECT, CLOSE = 1.0, 0.8
