@@ -3,13 +3,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from lancet_onnx.explain.pictures import stored_trigger
 from lancet_onnx.pairs.canvas import Canvas
 from lancet_onnx.pairs.hunt import SOURCE, Hunt
 from lancet_onnx.pairs.looks import Looks
 from lancet_onnx.pairs.natural import Natural
 from lancet_onnx.trigger import Trigger
-from lancet_onnx.verify.searching import POWERFUL, SUSPECT, leading, score_of
+from lancet_onnx.verify.searching import POWERFUL, SUSPECT, counted, leading, score_of
 
 Table = dict[int, dict[str, float]]
 """What a search says of each class, by name: score, stray, coverage, alikeness, cost by form."""
@@ -22,13 +24,19 @@ def table_of(hunted: Hunt, usual: Natural) -> Table:
         for c, cost in zip(found.classes.tolist(), found.cost.tolist(), strict=True):
             table.setdefault(int(c), {})[f"cost_{form}"] = round(cost, 5)
     for c, row in table.items():
-        costs, stray = costs_of(row), round(float(usual.stray[c]), 5)
-        found = hunted.found[leading(costs)]
+        row["stray"] = round(float(usual.stray[c]), 5)
+    for c, costs in _counted(table).items():
+        found, row = hunted.found[leading(costs)], table[c]
         i = found.classes.tolist().index(c)
-        row["stray"], row["score"] = stray, round(score_of(costs, stray), 5)
+        row["score"] = round(score_of(costs, row["stray"]), 5)
         row["coverage"] = round(float(found.coverage[i]), 5)
         row["alikeness"] = round(float(found.alikeness[i]), 5)
     return table
+
+
+def _counted(table: Table) -> dict[int, Mapping[str, float]]:
+    costs = counted([costs_of(row) for row in table.values()], [r["stray"] for r in table.values()])
+    return dict(zip(table, costs, strict=True))
 
 
 def costs_of(row: dict[str, float]) -> dict[str, float]:
@@ -56,9 +64,9 @@ def suspect_of(
     if not table:
         return None, None, []
     suspect = max(table, key=lambda c: table[c]["score"])
-    costs, triggers = costs_of(table[suspect]), []
+    costs, triggers = _counted(table)[suspect], []
     forms = sorted(costs, key=lambda form: -score_of({form: costs[form]}, 0.0))
-    source = hunted.sources[suspect] if leading(costs) == SOURCE else None
+    source = hunted.sources[suspect] if forms[0] == SOURCE else None
     for form in [form for form in forms if (form == SOURCE) == (source is not None)]:
         found = hunted.found[form]
         i = found.classes.tolist().index(suspect)

@@ -83,19 +83,21 @@ def score_of(costs: Mapping[str, float], stray: float) -> float:
 
 
 def leading(costs: Mapping[str, float]) -> str:
-    """Return the form of the cheapest trigger beside its bound.
+    """Return the form of the cheapest trigger beside its bound."""
+    return max(costs, key=lambda form: BOUNDS[form] / max(costs[form], 1e-6))
 
-    What works on all images works on those of each class: a trigger for one class says something
-    only where no other one is suspect.
+
+def counted(
+    costs: Sequence[Mapping[str, float]], strays: Sequence[float]
+) -> list[Mapping[str, float]]:
+    """Return which costs count of each class, given all and the share of strays.
+
+    What works on all images works on those of each class: triggers for one class say something only
+    where no class has another one that is suspect.
     """
-
-    def cheap(form: str) -> float:
-        return BOUNDS[form] / max(costs[form], 1e-6)
-
-    whole = max((form for form in costs if form != SOURCE), key=cheap, default=SOURCE)
-    if SOURCE not in costs or (whole != SOURCE and cheap(whole) >= SUSPECT):
-        return whole
-    return max((whole, SOURCE), key=cheap)
+    whole = [{form: cost[form] for form in cost if form != SOURCE} for cost in costs]
+    scores = [score_of(*both) for both in zip(whole, strays, strict=True) if both[0]]
+    return list(whole if max(scores, default=0.0) >= SUSPECT else costs)
 
 
 def compared(score: float, others: Sequence[float]) -> float:

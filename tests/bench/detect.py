@@ -34,7 +34,7 @@ from lancet_onnx.api.subject import Prepared, Subject, prepare, read_trigger_for
 from lancet_onnx.errors import LancetError
 from lancet_onnx.report import Report
 from lancet_onnx.samples import Split
-from lancet_onnx.verify.searching import SUSPECT, compared, score_of
+from lancet_onnx.verify.searching import SUSPECT, compared, counted, score_of
 from tests.bench.compare_runs import Case, case_options, read_cases
 from tests.bench.compare_table import Line, read_lines
 from tests.bench.detect_baselines import DETECTORS, STEPS
@@ -204,9 +204,8 @@ def judged_anew(line: Line) -> Line:
     """
     if line["method"] != TOOL or "error" in line or not line.get("costs"):
         return line
-    scores = [
-        score_of(costs, stray) for costs, stray in zip(line["costs"], line["strays"], strict=True)
-    ]
+    costs = counted(line["costs"], line["strays"])
+    scores = [score_of(*both) for both in zip(costs, line["strays"], strict=True)]
     first = max(range(len(scores)), key=scores.__getitem__)
     score = compared(scores[first], scores[:first] + scores[first + 1 :])
     held = line["flagged"] or line["score"] < SUSPECT

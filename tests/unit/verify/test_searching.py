@@ -20,6 +20,7 @@ from lancet_onnx.verify.searching import (
     SUSPECT,
     Searched,
     compared,
+    counted,
     judge_blind,
     judge_search,
     leading,
@@ -65,13 +66,15 @@ def test_nothing_cheap_in_a_whole_search_on_enough_images_is_clean():
 
 def test_a_trigger_of_one_class_counts_where_no_other_is_suspect():
     some, few = BOUNDS["free"] / 0.9, BOUNDS["source"] / 3
-    assert leading({"free": some, "source": few}) == "source"
-    assert score_of({"free": some, "source": few}, 0.0) == pytest.approx(3.0)
-    suspect = BOUNDS["blob"] / 1.2
-    assert leading({"free": some, "blob": suspect, "source": few}) == "blob"
-    assert score_of({"free": some, "blob": suspect, "source": few}, 0.0) == pytest.approx(1.2)
-    assert leading({"free": some, "source": 2.0}) == "free"
-    assert leading({"source": 2.0}) == "source"
+    one, other = {"free": some, "source": few}, {"free": 1.0, "source": few}
+    assert counted([one, other], [0.0, 0.0]) == [one, other]
+    assert leading(one) == "source"
+    assert score_of(one, 0.0) == pytest.approx(3.0)
+    cheap = {"free": some, "blob": BOUNDS["blob"] / 1.2}
+    assert counted([{**cheap, "source": few}, other], [0.0, 0.0]) == [cheap, {"free": 1.0}]
+    drowned = [{**cheap, "source": few}, other]
+    assert counted(drowned, [0.9, 0.0]) == drowned, "junk leads there as well"
+    assert counted([], []) == []
 
 
 def test_a_trigger_of_one_class_is_told_as_such():
