@@ -24,7 +24,7 @@ from lancet_onnx.pairs.canvas import Canvas
 from lancet_onnx.pairs.masks import BLOB, FREE, WINDOW, Form
 from lancet_onnx.pairs.natural import Natural
 from lancet_onnx.pairs.reconstruct import FIELDS, Found, joined, reconstruct
-from lancet_onnx.pairs.sources import Sourced, hunt_sources, possible_sources
+from lancet_onnx.pairs.sources import hunt_sources, possible_sources
 from lancet_onnx.samples.reading import NPZ_ERRORS
 from lancet_onnx.types import Progress, no_progress
 
@@ -210,17 +210,11 @@ def hunt(
     progress("searching triggers", 1.0)
     return Hunt(
         found,
-        _sources(sourced),
+        {} if sourced is None else sourced.sources,
         tuple(sorted(screened)),
         () if whole else tuple(left),
         resumed,
     )
-
-
-def _sources(sourced: Sourced | None) -> dict[int, int]:
-    if sourced is None:
-        return {}
-    return dict(zip(sourced.found.classes.tolist(), sourced.sources, strict=True))
 
 
 def _rounds(count: int) -> Iterator[tuple[int, int]]:

@@ -33,10 +33,10 @@ None if time is up.
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Sourced:
-    """The cheapest trigger of each target, and the class (T,) on whose images each works."""
+    """The cheapest trigger of each target, and by target the class on whose images it works."""
 
     found: Found
-    sources: tuple[int, ...]
+    sources: dict[int, int]
 
 
 def possible_sources(canvas: Canvas, targets: Sequence[int]) -> list[int]:
@@ -76,5 +76,6 @@ def hunt_sources(sources: Sequence[int], targets: Sequence[int], search: Search)
     for _, source, row in sorted(rows, key=lambda each: each[:2]):
         best.setdefault(int(row.classes[0]), (source, row))
     return Sourced(
-        joined([row for _, row in best.values()]), tuple(source for source, _ in best.values())
+        joined([row for _, row in best.values()]),
+        {target: source for target, (source, _) in best.items()},
     )

@@ -12,7 +12,7 @@ from lancet_onnx.api.teaching import FEATURES, over_layers, plain_lessons, publi
 from lancet_onnx.repair.correct import Lessons, correct
 from lancet_onnx.repair.moving import Tensors
 from lancet_onnx.runtime.layers import find_layers
-from tests.bench.correct_study import Study
+from tests.bench.correct_study import Group, Study
 
 FEW = (0.003, 0.01, 0.03, 0.1, 0.3)
 MANY = (0.0003, 0.001, 0.003, 0.01, 0.03)
@@ -70,26 +70,28 @@ def _lessons(study: Study, truth: float) -> Lessons:
 
 @dataclass(frozen=True)
 class OneByOne:
-    """The groups of errors apart, a part of steps and weights each; what they change is added."""
+    """Groups of errors apart, a part of steps and weights each; what they change is added."""
 
+    groups: Callable[[Study], list[Group]]
     rates: tuple[float, ...] = FEW
 
     def deltas(self, study: Study, rate: float) -> Tensors:
         """Return what training adds to the weights."""
-        usual, share = study.settings(rate), 1 / len(study.groups)
+        groups = self.groups(study)
+        usual, share = study.settings(rate), 1 / len(groups)
         settings = replace(usual, steps=int(share * (usual.steps + usual.warm)))
         total: Tensors = {}
-        for canvas, true, location in study.groups:
-            kept = study.in_best_layer(location, share)
-            lessons = plain_lessons(canvas, true, study.seed)
+        for group in groups:
+            kept = study.in_best_layer(group.location, share)
+            lessons = plain_lessons(group.canvas, group.true, study.seed)
             added = correct(study.classifier, lessons, settings, study.seed, kept)
             total = {name: total.get(name, 0.0) + delta for name, delta in added.items()}
         return total
 
 
-def _grouped(study: Study) -> Tensors:
+def _grouped(study: Study, groups: list[Group]) -> Tensors:
     """Return the weights that each group of errors has, together."""
-    masks = [study.in_best_layer(place, 1 / len(study.groups)) for _, _, place in study.groups]
+    masks = [study.in_best_layer(group.location, 1 / len(groups)) for group in groups]
     return {name: torch.stack([mask[name] for mask in masks]).any(0) for name in masks[0]}
 
 
@@ -164,7 +166,9 @@ METHODS: Mapping[str, Method | OneByOne] = {
     "magnitude": Method(_magnitude),
     "whole layer, distilled": Method(_layer, truth=SHARED, rates=MANY),
     "whole model, elastic": Method(_model, elastic=ELASTIC, rates=MANY),
-    "located by groups": Method(_grouped),
-    "group by group": OneByOne(),
+    "located by groups": Method(lambda study: _grouped(study, study.by_labels)),
+    "group by group": OneByOne(lambda study: study.by_labels),
+    "located by groups of weights": Method(lambda study: _grouped(study, study.by_weights)),
+    "group by group of weights": OneByOne(lambda study: study.by_weights),
 }
 """By name; what is most wanted to be known first."""

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from tiny import SIDE, spotted, spotted_file
 
 from lancet_onnx.repair.moving import weights_of
@@ -97,14 +98,37 @@ def test_a_method_keeps_to_its_weights(study: Study, name: str):
 
 
 def test_errors_are_grouped_by_their_two_labels(study: Study):
-    groups = study.groups
-    assert len(groups) == CLASSES - 1
-    for canvas, true, location in groups:
-        wrong = canvas.labels != true
+    assert len(study.by_labels) == CLASSES - 1
+    for group in study.by_labels:
+        wrong = group.canvas.labels != group.true
         assert wrong.any()
-        assert (canvas.labels[wrong] == TARGET).all()
-        assert len(set(true[wrong].tolist())) == 1
-        assert location.best is not None
+        assert (group.canvas.labels[wrong] == TARGET).all()
+        assert len(set(group.true[wrong].tolist())) == 1
+        assert group.location.best is not None
+
+
+def test_errors_are_grouped_by_the_weights_that_carry_them(study: Study):
+    errors = [
+        {
+            pixels.numpy().tobytes()
+            for pixels in group.canvas.pixels[group.canvas.labels != group.true]
+        }
+        for group in study.by_weights
+    ]
+    assert 1 <= len(errors) <= correct_study.GROUPS
+    assert all(errors)
+    assert len(set.union(*errors)) == sum(map(len, errors)), "no error is in two groups"
+    for group in study.by_weights:
+        assert int((group.canvas.labels == group.true).sum()) == int((~study.wrong).sum())
+
+
+def test_clusters_go_by_angle():
+    draw = torch.Generator().manual_seed(0)
+    ways = torch.eye(3)[torch.arange(30) % 3] + 0.05 * torch.rand((30, 3), generator=draw)
+    found = correct_study.clusters(ways * torch.linspace(0.1, 9, 30)[:, None], 3, 2)
+    for number in range(3):
+        assert len(set(found[number::3].tolist())) == 1
+    assert len(set(found.tolist())) == 3
 
 
 def test_all_methods_may_get_a_part_of_the_usual_steps(study: Study):
