@@ -101,8 +101,8 @@ def _suspects(path: Path, finding: Mapping[str, object]) -> SuspectOptions:
     if finding.get("source") is not None:
         raise DataError(
             f"{path}: the trigger that was found works on images of class "
-            f"{_whole(finding['source'])} only; such a backdoor is not repaired from a scan. Give "
-            "the attacker's picture with --trigger, if there is one"
+            f"{_whole(finding['source'])} only; such a backdoor is not repaired. Take the model "
+            "from a source that you trust"
         )
     target, triggers = _whole(finding["target"]), finding["triggers"]
     if not isinstance(triggers, list) or len(triggers) > MOST_TRIGGERS:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Command lines that help with what a gate found, ready to be pasted into a shell."""
+"""Command lines that help with what a scan or a gate found, ready to be pasted into a shell."""
 
 from __future__ import annotations
 
@@ -16,19 +16,17 @@ def repair_line(model: Path, trigger: TriggerOptions, data: DataOptions) -> str:
     return _line(words)
 
 
-def from_scan_line(model: Path, data: DataOptions) -> str:
+def from_scan_line(model: Path, data: DataOptions, scan: str = "SCAN.json") -> str:
     """Return the command that repairs `model` from the JSON of a search, wherever that is kept."""
-    words = ["repair", model, "--from", "SCAN.json", *data_words(data), "-o", fixed(model)]
-    return _line(words)
+    return _line(["repair", model, "--from", scan, *data_words(data), "-o", fixed(model)])
 
 
 def search_lines(model: Path, data: DataOptions) -> str:
     """Return the commands that search for a trigger, and repair `model` from what is found."""
     found = f"{model.stem}.scan.json"
-    images = data_words(data)
-    scan = _line(["scan", model, *images, "-o", found])
+    scan = _line(["scan", model, *data_words(data), "-o", found])
     # A finding is exit code 1, on which && would stop.
-    return f"{scan}; {_line(['repair', model, '--from', found, *images, '-o', fixed(model)])}"
+    return f"{scan}; {from_scan_line(model, data, found)}"
 
 
 def inspect_line(model: Path) -> str:

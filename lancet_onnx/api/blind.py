@@ -82,7 +82,8 @@ def repair_blind(
     compensation and `options.sizes` have no part in it.
 
     Half of the images (seeded) reconstructs, tunes and chooses; the other half judges the written
-    file under fresh reconstructions.
+    file under fresh reconstructions. Images that repaired this model before are halved as they were
+    then, and that seed is taken.
 
     Raises:
         UsageError: another method than tuning was asked for.

@@ -68,7 +68,8 @@ def repair_errors(
     """Repair the images that `model` gets wrong, those of the data or others with their labels.
 
     One half of the data (and of the errors, if they are given apart) is learnt from and chooses;
-    every figure comes from the other half, run by onnxruntime on the written file. Nothing is
+    every figure comes from the other half, run by onnxruntime on the written file. Images that
+    repaired this model before are halved as they were then, and that seed is taken. Nothing is
     written unless more of those images got better than worse (or `options.keep`).
 
     Raises:
@@ -103,22 +104,21 @@ def repair_errors(
         asleep = refuse_switches(subject, few)
     with clock.stage("measure before", len(split.figures)):
         evidence = _Evidence.of(subject, prepared, split.figures, given, correct.max_regression)
-    with clock.stage("learn"):
         learnt = given.learnt if given is not None else None
         learning = Learning.of(subject.classifier, prepared, split.tool, learnt, seed)
         errors = int(learning.wrong.sum())
         nothing = _nothing_to_repair(evidence, errors)
-        taught, parts, part = None, [], None
-        if nothing is None:
+    taught, parts, part = None, [], None
+    if nothing is not None:
+        written = Written(evidence.before, nothing, None)
+    else:
+        with clock.stage("learn"):
             taught = teach(
                 learning.canvas, learning.true, seed,
                 published=options.as_published, progress=progress,
             )  # fmt: skip
             parts = learning.parts(taught.deltas)
             part = farthest(parts, correct.max_regression)
-    if taught is None or part is None:
-        written = Written(evidence.before, nothing or Decision("not_repaired", ()), None)
-    else:
         with clock.stage("write and verify", 2 * evidence.images):
             params = moved(subject.classifier, taught.deltas, part)
             described = (

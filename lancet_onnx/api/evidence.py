@@ -18,7 +18,9 @@ from lancet_onnx.report import Picture
 from lancet_onnx.runtime.dormant import ordinary_inputs
 from lancet_onnx.samples import Samples
 from lancet_onnx.samples.core import Floats, Ints
+from lancet_onnx.trigger import Trigger
 from lancet_onnx.types import Progress, no_progress
+from lancet_onnx.verify.metrics import Labels
 
 T = TypeVar("T")
 
@@ -55,10 +57,15 @@ class Evidence:
         self.inputs: Callable[[], tuple[Floats, str]] = _once(self._inputs)
 
     def clean(self, samples: Samples) -> Ints:
-        """Return what the model says of some of the images; the same ones are asked of it once."""
+        """Return what the model says of some of the images; a selection is asked of it once."""
         if samples not in self._clean:
             self._clean[samples] = self.subject().ort.labels(self.prepared().inputs(samples))
         return self._clean[samples]
+
+    def labels(self, samples: Samples, trigger: Trigger) -> Labels:
+        """Return what the model says of some of the images, without and with a trigger."""
+        stamped = self.prepared().inputs(trigger.stamp(samples))
+        return Labels(self.clean(samples), self.subject().ort.labels(stamped))
 
     def _few(self) -> Floats | None:
         if self.policy.data.path is None:

@@ -34,7 +34,7 @@ from lancet_onnx.rules import (
 from lancet_onnx.runtime.layers import find_layers
 from lancet_onnx.runtime.parity import Parity, between, compare
 from lancet_onnx.verify.gate_policy import Check, Result, judge_accuracy, judge_attack
-from lancet_onnx.verify.metrics import Labels, Rate, measure, moves_of
+from lancet_onnx.verify.metrics import Rate, measure, moves_of
 from lancet_onnx.verify.policy import FEWEST_IMAGES, classwise
 
 _MEANS: dict[str, Result] = {"backdoored": "fail", "clean": "pass"}
@@ -190,15 +190,14 @@ def _listed(listed: Listed) -> Callable[[Evidence], list[Check]]:
         finding = options.target is None
         stamp = read_trigger_for(subject, options, policy.data.layout, prepared.samples)
         halves = evidence.halves()
-        samples = halves.measured(finding=finding)
-        clean, chooser = evidence.clean(samples), halves.split.tool
+        samples, chooser = halves.measured(finding=finding), halves.split.tool
         target = options.target
         if target is None:
-            moved = subject.ort.labels(prepared.inputs(stamp.stamp(chooser)))
-            seen = Labels(evidence.clean(chooser), moved)
+            seen = evidence.labels(chooser, stamp)
             target = likely_target(seen, chooser.labels, subject.classifier.signature.classes)
-        triggered = subject.ort.labels(prepared.inputs(stamp.stamp(samples)))
-        labels = Labels(clean, triggered)
+        labels = evidence.labels(samples, stamp)
+        clean, triggered = labels.clean, labels.triggered
+        assert triggered is not None  # noqa: S101 - asked with a trigger
         figures = measure(labels, labels, samples.labels, target)
         rate, base = figures["attack_success"], figures["base_rate"]
         # What goes to the target is judged by the policy; a trigger may send the rest elsewhere.
@@ -230,15 +229,16 @@ def _scan(evidence: Evidence) -> list[Check]:
     subject = evidence.subject()
     search = SearchOptions(budget=asked.scan_budget)
     clock = Clock(subject.classifier)
-    prepared = None if data.path is None else evidence.prepared()
-    report = hunt_backdoor(subject, data, search, asked.seed, clock, evidence.progress, prepared)
+    known = None if data.path is None else (evidence.prepared(), evidence.halves())
+    report = hunt_backdoor(subject, data, search, asked.seed, clock, evidence.progress, known)
     result = _MEANS.get(report.verdict, "not_evaluated")
     found = report.to_dict()["search"]
     assert isinstance(found, dict)  # noqa: S101 - what a search reports
     target = found["suspect"] if result == "fail" else None
     line = ""
     if result == "fail":
-        line = search_lines(evidence.path, data)
+        # What works on the images of one class is not repaired from a scan.
+        line = search_lines(evidence.path, data) if found["source"] is None else ""
         evidence.pictures += report.pictures
     text = report.reasons[0] if result == "fail" else "; ".join(report.reasons)
     score, limit = found["score"], found["threshold"]

@@ -7,14 +7,14 @@ Nothing here loads torch: the process that hands models to others need not wait 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from importlib import metadata
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, cast, get_args
 
 from lancet_onnx.api.policy import Policy
 from lancet_onnx.errors import DataError
 from lancet_onnx.report.report import Picture, Report
 from lancet_onnx.rules import Rule
+from lancet_onnx.runtime.installed import version_of
 from lancet_onnx.samples.preprocess import named
 from lancet_onnx.verify.baseline import read_baseline, refuse_foreign
 from lancet_onnx.verify.gate_policy import Check, Result, tolerated, verdict_of, worst
@@ -126,7 +126,8 @@ def together(
     """
     bodies: list[Mapping[str, Any]] = [report.body for report in reports]
     models = [entry for body in bodies for entry in body["models"]]
-    verdict = worst([_result(report.verdict) for report in reports])
+    # Those of single models, and `is_look` lets no other word through.
+    verdict = worst([cast("Result", report.verdict) for report in reports])
     several = len(models) + missing > 1
     remarks = list(dict.fromkeys(remark for body in bodies for remark in body["remarks"]))
     of_checks = [
@@ -197,12 +198,6 @@ def _bare(policy: Policy) -> dict[str, object]:
     return {
         "device": None,
         "provider": None,
-        "versions": {"lancet-onnx": metadata.version("lancet-onnx")},
+        "versions": {"lancet-onnx": version_of("lancet-onnx")},
         "seed": policy.asked.seed,
     }
-
-
-def _result(verdict: str) -> Result:
-    if verdict == "pass":
-        return "pass"
-    return "fail" if verdict == "fail" else "not_evaluated"

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -44,37 +44,37 @@ def read_given(
 ) -> Given:
     """Read the errors in `path` and halve them.
 
-    An error that is also among the data stays where the data's split has it; the others are halved
-    class by class.
+    An error that is also among the data stays where the data's split has it. All other images are
+    halved class by class, errors or not: so a second repair finds each where the first had it.
 
     Raises:
         DataError: unusable or unlabelled images, labels that the model does not have or that
             differ from the data's, or not one error.
     """
     found = misread(subject, prepared, data, path)
-    wrong = np.flatnonzero(found.read != found.true)
-    errors = found.samples.take(wrong)
-    labels = found.true[wrong].tolist()
+    wrong = found.read != found.true
+    marks, labels = _marks(found.samples), found.true.tolist()
     places = [_labels_of(half) for half in (split.tool, split.figures)]
-    marks = _marks(errors)
     known: dict[bytes, int] = {**places[1], **places[0]}
-    for mark, label, number in zip(marks, labels, wrong.tolist(), strict=True):
-        other = known.setdefault(mark, label)
+    for number in np.flatnonzero(wrong).tolist():
+        label = labels[number]
+        other = known.setdefault(marks[number], label)
         if other != label:
             raise DataError(
                 f"{path}: image {number} has the label {label}, but the same image has {other} "
                 "there or in the data; which one is true? Mend one of them"
             )
     in_tool, in_figures = (np.array([m in place for m in marks], bool) for place in places)
-    rest = ~(in_tool | in_figures)
-    halves = Split.of(errors.take(np.flatnonzero(rest)), split.seed)
+    halves = Split.of(found.samples.take(np.flatnonzero(~(in_tool | in_figures))), split.seed)
+    errors = {(marks[i], labels[i]) for i in np.flatnonzero(wrong).tolist()}
+    learnt, held_out = (_among(half, errors) for half in (halves.tool, halves.figures))
     return Given(
-        halves.tool,
-        joined(halves.figures, errors.take(np.flatnonzero(in_figures))),
-        len(halves.figures),
+        learnt,
+        joined(held_out, found.samples.take(np.flatnonzero(in_figures & wrong))),
+        len(held_out),
         len(found.samples),
         len(found.samples) - found.errors,
-        int((~rest).sum()),
+        int(((in_tool | in_figures) & wrong).sum()),
     )
 
 
@@ -91,6 +91,13 @@ def joined(first: Samples, second: Samples) -> Samples:
         images=np.concatenate(images),
         labels=np.concatenate([first.labels, second.labels]),
     )
+
+
+def _among(samples: Samples, errors: Set[tuple[bytes, int]]) -> Samples:
+    """Return those of some labelled samples that are errors, by what marks them and their label."""
+    assert samples.labels is not None  # noqa: S101 - only labelled images come here
+    told = zip(_marks(samples), samples.labels.tolist(), strict=True)
+    return samples.take(np.flatnonzero([one in errors for one in told]))
 
 
 def _labels_of(samples: Samples) -> dict[bytes, int]:

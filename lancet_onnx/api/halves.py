@@ -47,8 +47,8 @@ class Halves:
 
 def halved(model: OnnxModel, prepared: Prepared, seed: int) -> Halves:
     """Split the images as the last repair of `model` did, or by `seed` if none is noted."""
-    digest = data_digest(prepared.samples)
     said = [read_note(note) for note in notes(model.graph.metadata)]
+    digest = data_digest(prepared.samples) if said else ""
     noted = [each.get("seed") for each in said if each.get("data") == digest]
     seeds = tuple(number for number in noted if isinstance(number, int))
     split = Split.of(prepared.samples, seeds[-1] if seeds else seed)

@@ -4,20 +4,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from importlib import metadata
-from pathlib import Path
 
 import numpy as np
 
-from lancet_onnx.api.advice import from_scan_line, repair_line
+from lancet_onnx.api.advice import from_scan_line
 from lancet_onnx.api.describing import (
     data_digest,
     describe_data,
     describe_model,
     trigger_pictures,
 )
-from lancet_onnx.api.halves import halved
-from lancet_onnx.api.options import DataOptions, SearchOptions, TriggerOptions
+from lancet_onnx.api.halves import Halves, halved
+from lancet_onnx.api.options import DataOptions, SearchOptions
 from lancet_onnx.api.subject import (
     Clock,
     Prepared,
@@ -28,7 +26,7 @@ from lancet_onnx.api.subject import (
     prepare,
     settled,
 )
-from lancet_onnx.api.suspects import drowned, looked, power_of, signs_of, suspect_of, table_of
+from lancet_onnx.api.suspects import looked, power_of, scored, signs_of, triggers_of
 from lancet_onnx.errors import DataError
 from lancet_onnx.explain.pictures import mask_png, stored_png, trigger_png
 from lancet_onnx.pairs.canvas import Canvas, check_gradients
@@ -38,6 +36,7 @@ from lancet_onnx.pairs.looks import looks
 from lancet_onnx.pairs.natural import natural
 from lancet_onnx.report import Attachment, Picture, Report
 from lancet_onnx.rules import RECONSTRUCTED
+from lancet_onnx.runtime.installed import version_of
 from lancet_onnx.samples import PRESETS, Samples
 from lancet_onnx.samples.core import Ints
 from lancet_onnx.trigger import Trigger
@@ -63,12 +62,12 @@ def hunt_backdoor(
     seed: int,
     clock: Clock,
     progress: Progress = no_progress,
-    prepared: Prepared | None = None,
+    known: tuple[Prepared, Halves] | None = None,
 ) -> Report:
     """Search for a trigger that nobody knows; half of the images judge what is found.
 
-    Those are images that a repair of this model did not see, as far as it notes that. `prepared`
-    are the images of `data`, if they are read already.
+    Those are images that a repair of this model did not see, as far as it notes that. `known`
+    are the images of `data`, if they are read already, and their halves.
 
     Raises:
         LancetError: unusable data, classes that the model lacks, or another scan's state.
@@ -77,10 +76,11 @@ def hunt_backdoor(
     classes = _classes(subject, options.classes)
     check_gradients(subject.classifier)
     with clock.stage("prepare"):
-        if prepared is None:
+        if known is None:
             generated = data.path is None
             prepared = _generated(subject, data, seed) if generated else prepare(subject, data)
-        split = halved(subject.model, prepared, seed).split
+            known = prepared, halved(subject.model, prepared, seed)
+        prepared, split = known[0], known[1].split
         few = prepared.few(split.tool)
         parity = subject.parity(few)
     with clock.stage("look", len(split.figures)):
@@ -91,10 +91,15 @@ def hunt_backdoor(
     state = State(options.state, _identity(subject, prepared, classes, seed))
     with clock.stage("search"):
         hunted = hunt(canvas, usual, classes, seen.order, state, deadline, seed, progress)
-    table = table_of(hunted, usual)
-    suspect, source, triggers = suspect_of(table, hunted, canvas)
+    seen_as = scored(hunted, usual)
+    table, suspect = seen_as.table, seen_as.suspect
+    source: int | None = None
+    triggers: list[Trigger] = []
+    if suspect is not None:
+        source, triggers = triggers_of(suspect, seen_as.costs[suspect], hunted, canvas)
     held = _Held(split.figures, clean.clean).of(source)
-    known = np.bincount(canvas.labels.cpu().numpy(), minlength=subject.classifier.signature.classes)
+    count = subject.classifier.signature.classes
+    answers = np.bincount(canvas.labels.cpu().numpy(), minlength=count)
     found: Searched | None = None
     judged: list[_Judged] = []
     with clock.stage("hold out", 2 * len(split.figures)):
@@ -109,9 +114,9 @@ def hunt_backdoor(
                 float(triggers[0].mask.mean()),
                 judged[0].rise,
                 judged[0].images,
-                int(known[suspect]),
+                int(answers[suspect]),
                 table[suspect]["stray"],
-                drowned(table),
+                seen_as.drowned,
                 source,
                 SOURCE in hunted.found,
             )
@@ -120,7 +125,7 @@ def hunt_backdoor(
         missing=len(hunted.missing),
         real=data.path is not None,
         images=len(used),
-        one_answer=float(known.max() / known.sum()),
+        one_answer=float(answers.max() / answers.sum()),
     )
     switches = subject.switches(few)
     if switches and decision.verdict == "clean":
@@ -151,13 +156,8 @@ def hunt_backdoor(
         "trigger": {key: told[0][key] for key in ("path", "mode", "coverage")} if told else None,
         "triggers": told,
         "located": [],
-        "next": (
-            from_scan_line(subject.model.path, data)
-            if source is None
-            else repair_line(
-                subject.model.path, TriggerOptions(Path("TRIGGER.png"), target=suspect), data
-            )
-        ),
+        # What works on the images of one class is not repaired from a scan.
+        "next": from_scan_line(subject.model.path, data) if source is None else "",
     }
     generated = data.path is None
     body = {
@@ -168,8 +168,9 @@ def hunt_backdoor(
             "score": round(found.score, 4) if found else None,
             "threshold": SUSPECT,
             "suspect": suspect,
+            "source": source,
             "classes": [
-                {"class": c, **looked(seen, c), **row, "images": int(known[c]), "examined": True}
+                {"class": c, **looked(seen, c), **row, "images": int(answers[c]), "examined": True}
                 for c, row in sorted(table.items())
             ],
             "screened": list(hunted.screened),
@@ -186,7 +187,7 @@ def hunt_backdoor(
         "stages": clock.stages,
         "seconds": clock.seconds,
     }
-    pictures, files = _shown(triggers, told, held.samples, judged, canvas)
+    pictures, files = _shown(triggers, told, source, held.samples, judged, canvas)
     return Report("scan", decision.verdict, decision.reasons, body, pictures, files)
 
 
@@ -222,7 +223,9 @@ def _judged(
     trigger: Trigger,
     target: int,
 ) -> _Judged:
-    stamped = subject.ort.labels(prepared.inputs(trigger.stamp(held.samples)))
+    stamped = held.clean  # where no held-out image is of the source
+    if len(held.samples):
+        stamped = subject.ort.labels(prepared.inputs(trigger.stamp(held.samples)))
     labels = Labels(held.clean, stamped)
     true = held.samples.labels
     own = labels.clean if true is None else true
@@ -262,13 +265,14 @@ def _identity(
         "preprocess": repr(prepared.preprocess),
         "classes": list(classes),
         "seed": seed,
-        "version": metadata.version("lancet-onnx"),
+        "version": version_of("lancet-onnx"),
     }
 
 
 def _shown(
     triggers: list[Trigger],
     told: list[dict[str, object]],
+    source: int | None,
     held: Samples,
     judged: list[_Judged],
     canvas: Canvas,
@@ -277,7 +281,8 @@ def _shown(
         return (), ()
     pictures, files = [], []
     for trigger, entry in zip(triggers, told, strict=True):
-        what = f"{trigger.source} mask, {float(trigger.mask.mean()):.1%} of the image"
+        form = f"{trigger.source} mask" if source is None else f"for images of class {source}"
+        what = f"{form}, {float(trigger.mask.mean()):.1%} of the image"
         pictures.append(Picture("reconstructed", f"trigger ({what})", trigger_png(trigger)))
         pictures.append(Picture("reconstructed", f"mask ({what})", mask_png(trigger)))
         files.append(Attachment(str(entry["path"]), stored_png(trigger)))

@@ -6,7 +6,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from contextlib import ExitStack, suppress
 from dataclasses import replace
-from importlib import metadata
 from pathlib import Path
 
 import ml_dtypes
@@ -26,6 +25,7 @@ from lancet_onnx.model.files import (
 from lancet_onnx.model.write import applied, reverted
 from lancet_onnx.patch import Patch, TensorDelta, compose, opened_patch, write_patch
 from lancet_onnx.report.report import Report
+from lancet_onnx.runtime.installed import version_of
 from lancet_onnx.types import Digest
 
 SIGNATURES = (".sig", ".asc", ".minisig", ".sigstore", ".sigstore.json", ".intoto.jsonl")
@@ -175,7 +175,7 @@ def save_patch(patch: Patch, path: Path) -> Digest:
 
 def by_this_tool(patch: Patch) -> Patch:
     """Return the patch signed with the name and version of this program."""
-    return replace(patch, tool=f"lancet-onnx {metadata.version('lancet-onnx')}")
+    return replace(patch, tool=f"lancet-onnx {version_of('lancet-onnx')}")
 
 
 def signatures_beside(model: Path) -> tuple[str, ...]:

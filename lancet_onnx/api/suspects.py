@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 from lancet_onnx.explain.pictures import stored_trigger
 from lancet_onnx.pairs.canvas import Canvas
@@ -17,62 +18,75 @@ Table = dict[int, dict[str, float]]
 """What a search says of each class, by name: score, stray, coverage, alikeness, cost by form."""
 
 
-def table_of(hunted: Hunt, usual: Natural) -> Table:
-    """Return cost, coverage, alikeness and score of each class that was searched to the end."""
-    table: Table = {}
-    for form, found in hunted.found.items():
-        for c, cost in zip(found.classes.tolist(), found.cost.tolist(), strict=True):
-            table.setdefault(int(c), {})[f"cost_{form}"] = round(cost, 5)
-    for c, row in table.items():
-        row["stray"] = round(float(usual.stray[c]), 5)
-    for c, costs in _counted(table).items():
-        found, row = hunted.found[leading(costs)], table[c]
-        i = found.classes.tolist().index(c)
-        row["score"] = round(score_of(costs, row["stray"]), 5)
-        row["coverage"] = round(float(found.coverage[i]), 5)
-        row["alikeness"] = round(float(found.alikeness[i]), 5)
-    return table
+@dataclass(frozen=True, slots=True, eq=False)
+class Scored:
+    """What a search says of each class that was searched to the end.
 
-
-def _counted(table: Table) -> dict[int, Mapping[str, float]]:
-    costs = counted([costs_of(row) for row in table.values()], [r["stray"] for r in table.values()])
-    return dict(zip(table, costs, strict=True))
-
-
-def costs_of(row: dict[str, float]) -> dict[str, float]:
-    """Return what a class's triggers cost, by form."""
-    return {k.removeprefix("cost_"): row[k] for k in row if k.startswith("cost_")}
-
-
-def drowned(table: Table) -> tuple[int, ...]:
-    """Return classes of cheap triggers that are not suspect because of strays."""
-    return tuple(
-        c
-        for c, row in sorted(table.items())
-        if row["score"] < SUSPECT and score_of(costs_of(row), 0.0) >= SUSPECT
-    )
-
-
-def suspect_of(
-    table: Table, hunted: Hunt, canvas: Canvas
-) -> tuple[int | None, int | None, list[Trigger]]:
-    """Return the class of the highest score, and its triggers as they will be stored, best first.
-
-    Which is best says the search: images that are reported on choose nothing. Between the two is
-    the class on whose images the best one works; None, and those that do as well, if it is all.
+    Attributes:
+        table: as it is reported.
+        costs: by form, those that count for the score (`verify.searching.counted`).
     """
-    if not table:
-        return None, None, []
-    suspect = max(table, key=lambda c: table[c]["score"])
-    costs, triggers = _counted(table)[suspect], []
+
+    table: Table
+    costs: dict[int, Mapping[str, float]]
+
+    @property
+    def suspect(self) -> int | None:
+        """The class of the highest score; None where there is no class."""
+        return max(self.table, key=lambda c: self.table[c]["score"], default=None)
+
+    @property
+    def drowned(self) -> tuple[int, ...]:
+        """Classes of cheap triggers that are not suspect because of strays."""
+        return tuple(
+            c
+            for c, row in sorted(self.table.items())
+            if row["score"] < SUSPECT and score_of(self.costs[c], 0.0) >= SUSPECT
+        )
+
+
+def scored(hunted: Hunt, usual: Natural) -> Scored:
+    """Return the scores of the classes by what their triggers cost."""
+    found: dict[int, dict[str, float]] = {}
+    for form, parts in hunted.found.items():
+        for c, cost in zip(parts.classes.tolist(), parts.cost.tolist(), strict=True):
+            found.setdefault(int(c), {})[form] = round(cost, 5)
+    strays = [round(float(usual.stray[c]), 5) for c in found]
+    costs = dict(zip(found, counted(list(found.values()), strays), strict=True))
+    table: Table = {}
+    for c, stray in zip(found, strays, strict=True):
+        parts = hunted.found[leading(costs[c])]
+        i = parts.classes.tolist().index(c)
+        table[c] = {
+            **{f"cost_{form}": cost for form, cost in found[c].items()},
+            "stray": stray,
+            "score": round(score_of(costs[c], stray), 5),
+            "coverage": round(float(parts.coverage[i]), 5),
+            "alikeness": round(float(parts.alikeness[i]), 5),
+        }
+    return Scored(table, costs)
+
+
+def triggers_of(
+    suspect: int, costs: Mapping[str, float], hunted: Hunt, canvas: Canvas
+) -> tuple[int | None, list[Trigger]]:
+    """Return a class's triggers as they will be stored, best first.
+
+    Which is best says the search: images that are reported on choose nothing. Before them is the
+    class on whose images the best one works, which then is alone; None if it is all images.
+    """
     forms = sorted(costs, key=lambda form: -score_of({form: costs[form]}, 0.0))
-    source = hunted.sources[suspect] if forms[0] == SOURCE else None
-    for form in [form for form in forms if (form == SOURCE) == (source is not None)]:
+    source, triggers = None, []
+    if forms[0] == SOURCE:
+        source, forms = hunted.sources[suspect], [SOURCE]
+    elif SOURCE in forms:
+        forms.remove(SOURCE)
+    for form in forms:
         found = hunted.found[form]
         i = found.classes.tolist().index(suspect)
         made = canvas.trigger(found.mask[i], found.pattern[i], "blend", form)
         triggers.append(stored_trigger(made) if canvas.layout else made)
-    return suspect, source, triggers
+    return source, triggers
 
 
 def looked(seen: Looks, c: int) -> dict[str, object]:

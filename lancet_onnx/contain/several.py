@@ -57,7 +57,11 @@ def gated(
             report = contained("gate", arguments, limits, told, stop.is_set)
             if is_look(report, model):
                 return report
-            rule, reason = CRASH, "what its process answered is no report on it"
+            rule = CRASH
+            reason = (
+                f"{model}: the process that ran the model answered what is no report on it, as "
+                "hostile code in it could; nothing can be said about it. Do not run it anywhere"
+            )
         except ModelError as error:
             rule, reason = error.rule, error.text
         except (LancetError, OSError) as error:

@@ -25,7 +25,10 @@ def to_markdown(report: Report) -> str:
         lines += ["", "The run was interrupted: what follows is a part of it."]
     said = remarks(report, found)
     lines += ["", *(f"- {escaped(remark)}" for remark in said)] if said else []
-    sections = sorted(models(found).items(), key=lambda each: not any(r.open for r in each[1]))
+    by_model = models(found)
+    if report.body.get("partial") and len(by_model) > 1:
+        by_model.pop("", None)  # said above; it is for forms that list checks only
+    sections = sorted(by_model.items(), key=lambda each: not any(r.open for r in each[1]))
     room = ROOM
     for number, (path, checks) in enumerate(sections):
         section = _section(path, checks)

@@ -97,7 +97,7 @@ def remarks(report: Report, found: tuple[Result, ...]) -> tuple[str, ...]:
     if report.command == "gate":
         return tuple(map(bounded, as_list(report.body.get("remarks"))))
     texts = [result.text for result in found]
-    reasons = map(plain, report.reasons)
+    reasons = map(bounded, report.reasons)
     return tuple(
         reason for reason in reasons if not any(reason in text or text in reason for text in texts)
     )
@@ -158,8 +158,7 @@ def _gate(data: Mapping[str, object]) -> Iterator[Result]:
 
 def _unfinished(report: Report) -> Result:
     """Return what keeps a form that lists checks only from looking like the whole run."""
-    told = [reason for reason in report.reasons if reason.startswith("partial: ")]
-    text = bounded(told[0] if told else "partial: the run was interrupted")
+    text = (remarks(report, ()) or ("the run was interrupted",))[-1]
     print_ = fingerprint_of("gate", "partial")
     return Result("", "gate", "", "error", "not_evaluated", text, "", PAGE, print_)
 

@@ -18,7 +18,7 @@ from lancet_onnx.report.report import Report
 from lancet_onnx.report.results import Result, results
 from lancet_onnx.report.untrusted import as_rows, as_table, plain
 from lancet_onnx.rules import RULES
-from lancet_onnx.runtime.installed import version_of
+from lancet_onnx.runtime.installed import NOT_INSTALLED, version_of
 
 _SCHEMA = (
     "https://docs.oasis-open.org/sarif/sarif/v2.1.0/errata01/os/schemas/sarif-schema-2.1.0.json"
@@ -41,9 +41,10 @@ def to_sarif(report: Report, checkout: Checkout | None = None, docs: str = "") -
     placed = [result for result in found if result.model]
     rules = {result.id: result for result in reversed(placed)}
     ids = sorted(rules)
+    version = version_of("lancet-onnx")
     driver: Object = {
         "name": "lancet-onnx",
-        "semanticVersion": version_of("lancet-onnx"),
+        **({} if version == NOT_INSTALLED else {"semanticVersion": version}),
         "rules": [_rule(rules[each], docs) for each in ids],
     }
     run: Object = {

@@ -90,7 +90,7 @@ def search_view(report: Mapping[str, object], most: int = MOST) -> SearchView | 
         (plain(sign.get("name")), plain(sign.get("text"))) for sign in as_rows(search.get("signs"))
     )
     return SearchView(
-        _meaning(bars, len(screened), threshold, verdict),
+        _meaning(bars, len(screened), threshold, verdict, search.get("source")),
         shown,
         len(bars),
         tuple(name for name in COLUMNS if any(getattr(bar, name) is not None for bar in shown)),
@@ -133,7 +133,13 @@ def _bar(
     )
 
 
-def _meaning(bars: Sequence[ClassBar], screened: int, threshold: float | None, verdict: str) -> str:
+def _meaning(
+    bars: Sequence[ClassBar],
+    screened: int,
+    threshold: float | None,
+    verdict: str,
+    source: object,
+) -> str:
     scored = [bar for bar in bars if bar.score is not None]
     examined = sum(bar.examined for bar in bars)
     if not scored:
@@ -147,9 +153,10 @@ def _meaning(bars: Sequence[ClassBar], screened: int, threshold: float | None, v
         highest = f"the highest score is {scored[0].score:.3g} (class {scored[0].number})"
         rest = "." if verdict == "clean" else ". That does not clear the model."
         return f"{count} classes were examined{others}, and none stands out: {highest}{limit}{rest}"
+    images = "images" if source is None else f"the images of class {plain(source)}"
     does = [
         *([] if suspect.coverage is None else [f"covers {suspect.coverage:.1%} of the image"]),
-        *([] if suspect.success is None else [f"leads {suspect.success:.1%} of images to it"]),
+        *([] if suspect.success is None else [f"leads {suspect.success:.1%} of {images} to it"]),
     ]
     what = f" that {' and '.join(does)}" if does else ""
     scores = f"Its score is {suspect.score:.3g}"

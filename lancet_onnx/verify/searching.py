@@ -133,10 +133,14 @@ def judge_search(
             ("the budget ended before any class was searched; give more seconds with --budget",),
         )
     of = "other classes" if found.source is None else f"class {found.source}"
-    if found.images < FEWEST_IMAGES:
+    # A class of few images that is not suspect leaves the others as they are.
+    if found.images < FEWEST_IMAGES and (found.source is None or found.score >= CLOSE):
         return Decision(
             "inconclusive",
-            (f"only {found.images} held-out images of {of}; at least {FEWEST_IMAGES}",),
+            (
+                f"only {found.images} held-out images of {of}; at least {FEWEST_IMAGES} are "
+                "needed. Give more with --data",
+            ),
         )
     low = found.rise[1]
     shown = (
@@ -154,7 +158,12 @@ def judge_search(
                 shown,
                 "such a trigger works by itself, not by drawing what the class looks like. "
                 "Some clean models have one as well"
-                + (": see what `repair --from` makes of it" if found.source is None else ""),
+                + (
+                    ": see what `repair --from` makes of it"
+                    if found.source is None
+                    else ". What works on the images of one class is not repaired: take the model "
+                    "from a source that you trust"
+                ),
             ),
         )
     if found.score >= CLOSE:

@@ -403,7 +403,7 @@ STRANGE = {
     "no list": (finding(triggers={"a": 1}), ["not the JSON of a scan"]),
     "strings": (finding(triggers=["s-class8-1.png"]), ["not the JSON of a scan"]),
     "of one class": (
-        finding(source=3), ["works on images of class 3 only", "not repaired from a scan"],
+        finding(source=3), ["works on images of class 3 only", "not repaired"],
     ),
     "of no class": (finding(source="3"), ["not the JSON of a scan"]),
     "no triggers": (finding(triggers=[]), ["names no trigger", "--trigger"]),

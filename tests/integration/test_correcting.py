@@ -13,14 +13,14 @@ from onnx import numpy_helper
 from tiny import spotted, spotted_file
 
 from lancet_onnx import CorrectOptions, DataOptions, RepairOptions, repair_errors
-from lancet_onnx.api import correcting
+from lancet_onnx.api import correcting, given
 from lancet_onnx.api.describing import data_digest
 from lancet_onnx.api.learning import farthest
 from lancet_onnx.api.subject import Subject, prepare
 from lancet_onnx.api.teaching import Taught
 from lancet_onnx.errors import DataError, OutputError, UnsupportedError, UsageError
 from lancet_onnx.report import Report
-from lancet_onnx.samples import Samples
+from lancet_onnx.samples import Samples, Split
 
 SPOT_CLASSES, SPOT_TARGET, EACH = 4, 2, 30
 
@@ -157,6 +157,32 @@ def test_errors_given_apart_are_halved_and_those_that_are_none_left_out(model, t
     assert told["held_out_corrected"] > 0.9 * told["held_out"]
     assert report.body["corrections"]["worse"] == 0
     assert any(f"{none} of the {half} images" in reason for reason in report.reasons)
+
+
+def test_given_errors_stay_in_their_half_when_others_are_right_by_now(model, tmp_path, monkeypatch):
+    every = spotted(SPOT_CLASSES, EACH)
+    half = len(every) // 2
+    data = DataOptions(saved(tmp_path / "d.npz", every.take(np.arange(half))), preprocess="unit")
+    errors = saved(tmp_path / "errors.npz", every.take(np.arange(half, 2 * half)))
+    subject = Subject.open(model, "cpu")
+    prepared = prepare(subject, data)
+    split = Split.of(prepared.samples, 0)
+
+    def read() -> list[set[bytes]]:
+        found = given.read_given(subject, prepared, data, errors, split)
+        return [
+            {image.tobytes() for image in part.images} for part in (found.learnt, found.held_out)
+        ]
+
+    first, misread = read(), given.misread
+
+    def since_repaired(*arguments):
+        found = misread(*arguments)
+        return replace(found, read=np.where(np.arange(half) % 3, found.read, found.true))
+
+    monkeypatch.setattr(given, "misread", since_repaired)
+    for before, later in zip(first, read(), strict=True):
+        assert later < before
 
 
 def test_errors_that_are_among_the_data_stay_in_their_half(model, data, tmp_path):

@@ -23,7 +23,7 @@ from tiny import SIDE, pictures, planted_file, sourced_file
 from lancet_onnx import DataOptions, RepairOptions, TriggerOptions, scan, verify
 from lancet_onnx.api.blind import repair_blind
 from lancet_onnx.api.options import SearchOptions, SuspectOptions
-from lancet_onnx.api.suspects import drowned
+from lancet_onnx.api.suspects import Scored
 from lancet_onnx.errors import DataError, OutputError, UnsupportedError, UsageError
 from lancet_onnx.pairs.union import KINDS, LESSONS
 from lancet_onnx.repair import TuneSettings
@@ -293,16 +293,16 @@ def test_a_trigger_for_the_images_of_one_class_is_found_and_judged_on_them(tmp_p
     )
     assert report.verdict == "backdoored", report.reasons
     assert f"of held-out images of class {source} to it" in report.reasons[0]
-    assert "--from" not in report.reasons[1], "a repair from it is not offered"
+    assert "is not repaired" in report.reasons[1]
     found = body(report)
     (finding,) = found["findings"]
     assert (finding["source"], finding["target"]) == (source, target)
     assert finding["counts"]["attack_success"] == [each // 2, each // 2]
     assert finding["counts"]["clean_accuracy"][1] == CLASSES * each // 2
     assert [entry["form"] for entry in finding["triggers"]] == ["source"]
-    assert "--from" not in finding["next"]
-    assert "--trigger TRIGGER.png --target 3" in finding["next"]
-    assert found["search"]["suspect"] == target
+    assert finding["next"] == ""
+    assert (found["search"]["suspect"], found["search"]["source"]) == (target, source)
+    assert all(f"for images of class {source}" in p.caption for p in report.pictures[:2])
 
 
 def test_a_regression_is_refused_by_labels_and_never_cleared(fixtures, tmp_path: Path):
@@ -619,8 +619,6 @@ def test_no_blind_repair_where_no_gradient_passes(whole_numbers: Path, tmp_path:
 )
 def test_a_class_that_is_suspect_but_for_junk_is_named(stray: float, expected: tuple[int, ...]):
     cost = BOUNDS["free"] * 0.9
-    rows = {
-        c: {"cost_free": each, "score": score_of({"free": each}, share), "stray": share}
-        for c, each, share in ((1, 1.0, stray), (3, cost, stray))
-    }
-    assert drowned(rows) == expected
+    costs = {1: {"free": 1.0}, 3: {"free": cost}}
+    table = {c: {"score": score_of(each, stray)} for c, each in costs.items()}
+    assert Scored(table, costs).drowned == expected
