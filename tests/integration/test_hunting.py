@@ -46,6 +46,8 @@ def _short() -> Iterator[None]:
             patch.setattr(f"{name}.BATCH", 12)
         patch.setattr("lancet_onnx.pairs.union.STEPS", 50)
         patch.setattr("lancet_onnx.pairs.union.BATCH", 12)
+        patch.setattr("lancet_onnx.pairs.sources.LOOK", (4, 6))
+        patch.setattr("lancet_onnx.pairs.sources.SEARCH", (40, 8))
         yield
 
 
@@ -286,7 +288,11 @@ def test_inputs_that_are_no_pictures_are_searched_as_they_are(tmp_path: Path):
     assert (report.attachments, report.pictures) == ((), ())
 
 
-def test_a_trigger_for_the_images_of_one_class_is_found_and_judged_on_them(tmp_path: Path):
+def test_a_trigger_for_the_images_of_one_class_is_found_and_judged_on_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    # As in a user's scan: with half of the steps this trigger stays too dear.
+    monkeypatch.setattr("lancet_onnx.pairs.sources.SEARCH", (80, 16))
     source, target, each = 1, 3, 80
     report = search(
         sourced_file(tmp_path, CLASSES, source, target), stored(tmp_path, CLASSES, each)
