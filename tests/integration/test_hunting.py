@@ -18,7 +18,7 @@ import torch
 from builders import info, model_bytes, tensor, write
 from onnx import numpy_helper
 from onnx.helper import make_node as make
-from tiny import SIDE, pictures, planted_file, sourced_file
+from tiny import SIDE, pictures, planted_file, saved, sourced_file
 
 from lancet_onnx import DataOptions, RepairOptions, TriggerOptions, scan, verify
 from lancet_onnx.api.blind import repair_blind
@@ -65,11 +65,9 @@ def body(report: Report) -> Any:
 
 
 def stored(folder: Path, classes: int, each: int = 60, *, labelled: bool = True) -> DataOptions:
-    """The tiny pictures as a user has them: bytes in an npz."""
-    samples, path = pictures(classes, each), folder / "pictures.npz"
-    labels = {"y": samples.labels} if labelled else {}
-    np.savez(path, x=np.round(samples.pixels * 255).astype(np.uint8), **labels)
-    return DataOptions(path, preprocess="unit")
+    samples = pictures(classes, each)
+    shown = samples if labelled else replace(samples, labels=None)
+    return DataOptions(saved(folder / "pictures.npz", shown), preprocess="unit")
 
 
 @dataclass(frozen=True)
