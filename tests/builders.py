@@ -6,6 +6,7 @@ from pieces: whatever protobuf's own writer would not write (unpacked floats, da
 written by hand.
 """
 
+import itertools
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -227,6 +228,15 @@ def patch_of(model: OnnxModel, *deltas: TensorDelta, metadata: str = "") -> Patc
 
 def metadata_entry(value: str, key: str = METADATA_KEY) -> bytes:
     return entries([(key, value)])
+
+
+def noted(path: Path, *values: str) -> None:
+    """Put these notes into a model in place of those that repairs left there."""
+    model = onnx.load(path)
+    others = [(e.key, e.value) for e in model.metadata_props if not e.key.startswith(METADATA_KEY)]
+    keys = (METADATA_KEY if n == 1 else f"{METADATA_KEY}.{n}" for n in itertools.count(1))
+    helper.set_model_props(model, dict([*others, *zip(keys, values, strict=False)]))
+    onnx.save(model, path)
 
 
 def with_elements(delta: TensorDelta, **changes: object) -> TensorDelta:

@@ -33,6 +33,14 @@ def pictures(classes: int, each: int) -> Samples:
     return Samples(shown[..., None].astype(np.float32), labels.astype(np.int64), False, "pictures")
 
 
+def saved(path: Path, samples: Samples, labels: np.ndarray | None = None) -> Path:
+    """Write samples as a user has them, bytes in an npz; `labels` are others than their own."""
+    pixels = np.round(samples.pixels * 255).astype(np.uint8)
+    y = samples.labels if labels is None else labels
+    np.savez(path, x=pixels, **({} if y is None else {"y": y}))
+    return path
+
+
 def planted_file(folder: Path, classes: int, target: int | None, dense: int = 1) -> Path:
     """Write Conv, Relu, Conv, Relu, Flatten and `dense` layers; the corner leads to `target`."""
     own = templates(classes)

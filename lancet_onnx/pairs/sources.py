@@ -21,7 +21,7 @@ LEAST = 5
 KEPT = 8
 """Pairs that get the full search."""
 
-_LOOK, _SEARCH = (20, 6), (80, 16)
+LOOK, SEARCH = (20, 6), (80, 16)
 """Steps, and images of each."""
 
 Search = Callable[[int, Sequence[int], int, int, float], Found | None]
@@ -60,7 +60,7 @@ def hunt_sources(sources: Sequence[int], targets: Sequence[int], search: Search)
     looked: list[tuple[float, int, int]] = []
     for number, source in enumerate(sources):
         wanted = [t for t in targets if t != source]
-        found = search(source, wanted, *_LOOK, number / len(sources) / 2)
+        found = search(source, wanted, *LOOK, number / len(sources) / 2)
         if found is None:
             return None
         looked += [(c, source, t) for c, t in zip(found.cost.tolist(), wanted, strict=True)]
@@ -68,7 +68,7 @@ def hunt_sources(sources: Sequence[int], targets: Sequence[int], search: Search)
     rows: list[tuple[float, int, Found]] = []
     for number, source in enumerate(sorted({source for _, source, _ in kept})):
         wanted = sorted(t for _, s, t in kept if s == source)
-        found = search(source, wanted, *_SEARCH, 0.5 + number / KEPT / 2)
+        found = search(source, wanted, *SEARCH, 0.5 + number / KEPT / 2)
         if found is None:
             return None
         rows += [(float(found.cost[i]), source, found.row(i)) for i in range(len(wanted))]

@@ -64,6 +64,8 @@ def _lessons(study: Study, truth: float) -> Lessons:
     The rest is the unrepaired model's answer.
     """
     lessons = plain_lessons(study.canvas, study.true, study.seed)
+    if truth == 1:
+        return lessons
     answers = study.classifier.logits(study.canvas.inputs(study.canvas.pixels)).softmax(1)
     return replace(lessons, target=truth * lessons.target + (1 - truth) * answers)
 

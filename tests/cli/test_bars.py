@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Where somebody watches, whatever takes longer than a moment shows that it is at work."""
 
-import io
 import shutil
 import sys
 from collections.abc import Callable
@@ -12,7 +11,7 @@ import pytest
 from lancet_onnx_cli import demo_run
 from lancet_onnx_cli.commands import app
 from lancet_onnx_cli.running import SILENT
-from support import DEMO, ROOT, lancet
+from support import DEMO, ROOT, Screen, lancet
 
 import lancet_onnx.api as api
 from lancet_onnx.errors import LancetError
@@ -20,13 +19,6 @@ from lancet_onnx.report import Report
 
 PATCHES = ROOT / "fixtures" / "patches" / "v1" / "flip"
 BASE, RESULT, PATCH = "base/model.onnx", "result/model.onnx", "patch.lancet.safetensors"
-
-
-class Screen(io.StringIO):
-    """A stream that somebody watches."""
-
-    def isatty(self) -> bool:
-        return True
 
 
 def screened(monkeypatch: pytest.MonkeyPatch) -> Screen:

@@ -4,14 +4,10 @@
 from pathlib import Path
 
 import pytest
-import torch
 from support import lancet, one_error, untouched
 from test_limits import hungry, slow
 
-pytestmark = [
-    pytest.mark.gpu,
-    pytest.mark.skipif(not torch.cuda.is_available(), reason="torch sees no CUDA device"),
-]
+pytestmark = pytest.mark.gpu
 MATERIAL = ("--trigger", "t.png", "--data", "val.npz", "--device", "cuda")
 
 

@@ -8,7 +8,7 @@ import jsonschema
 import numpy as np
 import pytest
 from support import ROOT, WIDTH, Result, Warm, one_error, untouched
-from tiny import spotted, spotted_file
+from tiny import saved, spotted, spotted_file
 
 LINE = ("--data", "val.npz", "--preprocess", "unit")
 
@@ -17,9 +17,7 @@ LINE = ("--data", "val.npz", "--preprocess", "unit")
 def mendable(tmp_path: Path) -> Path:
     """A folder with a model that misreads every image with a bright spot, and images of it."""
     spotted_file(tmp_path, 4, 2)
-    samples = spotted(4, 30)
-    pixels = (samples.images * 255 + 0.5).astype(np.uint8)
-    np.savez(tmp_path / "val.npz", x=pixels, y=samples.labels)
+    saved(tmp_path / "val.npz", spotted(4, 30))
     return tmp_path
 
 

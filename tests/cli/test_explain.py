@@ -14,7 +14,7 @@ from onnx.numpy_helper import from_array, to_array
 from PIL import Image
 from support import Result, Warm, lancet, once, one_error, untouched
 from test_page import Page
-from tiny import spotted, spotted_file
+from tiny import saved, spotted, spotted_file
 
 LINE = ("explain", "model.onnx", "--data", "val.npz", "--show", "2", "--preprocess", "unit")
 HERE = ("--memory-limit", "0", "--timeout", "0")
@@ -34,13 +34,11 @@ def spot(folder: Path, each: int = 2) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     spotted_file(folder, CLASSES, TARGET)
     samples = spotted(CLASSES, 10)
-    x, y = np.round(samples.images * 255).astype(np.uint8), samples.labels
-    half = len(x) // 2
-    np.savez(folder / "val.npz", x=x[:half], y=y[:half])
-    others = half + np.flatnonzero(y[half:] != TARGET)[: each * (CLASSES - 1)]
-    np.savez(folder / "errors.npz", x=x[others], y=y[others])
-    some = np.r_[others, :20]
-    np.savez(folder / "mixed.npz", x=x[some], y=y[some])
+    half = len(samples) // 2
+    saved(folder / "val.npz", samples.take(np.arange(half)))
+    others = half + np.flatnonzero(samples.labels[half:] != TARGET)[: each * (CLASSES - 1)]
+    saved(folder / "errors.npz", samples.take(others))
+    saved(folder / "mixed.npz", samples.take(np.r_[others, :20]))
 
 
 def patched(folder: Path) -> None:

@@ -17,7 +17,7 @@ from lancet_onnx_cli.examples import EXAMPLES
 from lancet_onnx_cli.output import Output, emit
 from lancet_onnx_cli.render import render_verdict
 from lancet_onnx_cli.tables import terminal
-from support import COMMAND, WIDTH, Warm, environment, lancet, one_error
+from support import COMMAND, WIDTH, Screen, Warm, environment, lancet, one_error
 from typer import Typer
 
 from lancet_onnx.report import Attachment, Report
@@ -156,13 +156,6 @@ def test_quiet_says_nothing_of_triggers_that_are_not_kept(
     assert "not kept" in capsys.readouterr().err
     assert emit(report, Output((), quiet=True)) == 3
     assert capsys.readouterr().err == ""
-
-
-class Screen(io.StringIO):
-    """A stream that somebody watches."""
-
-    def isatty(self) -> bool:
-        return True
 
 
 @pytest.mark.parametrize(

@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from builders import METADATA_KEY, write
+from builders import noted, write
 from onnx import numpy_helper
-from tiny import spotted, spotted_file
+from tiny import saved, spotted, spotted_file
 
 from lancet_onnx import CorrectOptions, DataOptions, RepairOptions, repair_errors
 from lancet_onnx.api import correcting, given
@@ -20,19 +20,9 @@ from lancet_onnx.api.subject import Subject, prepare
 from lancet_onnx.api.teaching import Taught
 from lancet_onnx.errors import DataError, OutputError, UnsupportedError, UsageError
 from lancet_onnx.report import Report
-from lancet_onnx.samples import Samples, Split
+from lancet_onnx.samples import Split
 
 SPOT_CLASSES, SPOT_TARGET, EACH = 4, 2, 30
-
-
-def saved(path: Path, samples: Samples, labels: np.ndarray | None = None) -> Path:
-    y = samples.labels if labels is None else labels
-    np.savez(path, x=whole(samples), y=y)
-    return path
-
-
-def whole(samples: Samples) -> np.ndarray:
-    return (samples.images * 255 + 0.5).astype(np.uint8)
 
 
 @pytest.fixture(scope="module")
@@ -125,10 +115,14 @@ def test_the_same_seed_gives_the_same_file(repaired, model, data, tmp_path):
 
 
 def test_as_published_tunes_located_weights_of_one_layer(model, data, tmp_path):
-    # The spot is no longer trusted, so the target's own images with it suffer.
+    # The spot is no longer trusted, so the target's own images with it suffer. Of the 20 right ones
+    # aside these are 6, and with a standard error no budget under 0.41 lets the weights go so far.
     report = repair(model, data, tmp_path / "fixed.onnx", as_published=True, max_regression=0.5)
     assert report.verdict == "repaired"
     assert report.body["corrections"]["net"] > 20
+    assert report.body["after"]["regression_rate"] <= 12 / 76 + 1e-6, "the 12 held-out ones"
+    broken = {one["class"] for one in report.body["corrections"]["classes"] if one["worse"]}
+    assert broken == {SPOT_TARGET}
     assert report.body["method"] == "as-published"
     assert report.body["errors"]["without_companion"] is not None
     (chosen,) = (one["initializer"] for one in report.body["located"] if one["chosen"])
@@ -301,15 +295,15 @@ def test_training_that_changes_nothing(model, data, tmp_path, monkeypatch):
 
 def test_labels_that_are_missing_or_that_the_model_does_not_have(model, data, tmp_path):
     spots = spotted(SPOT_CLASSES, EACH).take(np.arange(200, 210))
-    np.savez(tmp_path / "unlabelled.npz", x=whole(spots))
-    assert "no labels" in refused(model, data, tmp_path / "unlabelled.npz", tmp_path)
+    unlabelled = saved(tmp_path / "unlabelled.npz", replace(spots, labels=None))
+    assert "no labels" in refused(model, data, unlabelled, tmp_path)
     errors = saved(tmp_path / "errors.npz", spots, np.full(10, SPOT_CLASSES))
     assert f"the label {SPOT_CLASSES}, but the model has" in refused(model, data, errors, tmp_path)
 
 
 def test_unlabelled_data(model, tmp_path):
-    np.savez(tmp_path / "data.npz", x=whole(spotted(SPOT_CLASSES, EACH)))
-    assert "true labels only" in refused(model, tmp_path / "data.npz", None, tmp_path)
+    data = saved(tmp_path / "data.npz", replace(spotted(SPOT_CLASSES, EACH), labels=None))
+    assert "true labels only" in refused(model, data, None, tmp_path)
 
 
 def test_two_labels_for_one_image(model, data, tmp_path):
@@ -366,12 +360,12 @@ def test_inputs_of_whole_numbers(model, data, tmp_path):
 
 
 def test_a_second_repair_halves_the_images_as_the_first_did(repaired, model, data, tmp_path):
-    noted = onnx.load(model)
     digest = data_digest(
         prepare(Subject.open(model, "cpu"), DataOptions(data, preprocess="unit")).samples
     )
-    noted.metadata_props.add(key=METADATA_KEY, value=json.dumps({"data": digest, "seed": 3}))
-    report = repair(write(tmp_path, noted.SerializeToString()), data, tmp_path / "fixed.onnx")
+    second = write(tmp_path, model.read_bytes())
+    noted(second, json.dumps({"data": digest, "seed": 3}))
+    report = repair(second, data, tmp_path / "fixed.onnx")
     assert "seed 3" in report.to_dict()["data"]["split"]
     assert "seed 0" in repaired[0].to_dict()["data"]["split"]
     notes = {p.key: p.value for p in onnx.load(tmp_path / "fixed.onnx").metadata_props}

@@ -8,8 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
-from tiny import pictures, planted_file
+from tiny import pictures, planted_file, saved
 
 from lancet_onnx import DataOptions, Policy, gate
 from lancet_onnx.api.policy import Asked
@@ -18,7 +17,6 @@ from lancet_onnx.report import Report
 from lancet_onnx.runtime.ort import OrtModel, Placement
 
 CLASSES = 4
-GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="torch sees no CUDA device")
 
 
 @dataclass(frozen=True)
@@ -92,7 +90,6 @@ def test_a_card_that_computes_something_else_fails(
 
 
 @pytest.mark.gpu
-@GPU
 @pytest.mark.parametrize("device", ["cpu", "cuda"])
 def test_cpu_and_card_agree_wherever_the_rest_runs(device: str, model: Path) -> None:
     report, check = compared(model, device=device)
@@ -102,7 +99,6 @@ def test_cpu_and_card_agree_wherever_the_rest_runs(device: str, model: Path) -> 
 
 
 @pytest.mark.gpu
-@GPU
 def test_nothing_computes_alike_to_the_last_bit(fixtures: Any) -> None:
     path = fixtures.model("mnist_cnn_square")
     report, check = compared(path, device="cpu", parity_tolerance=1e-12)
@@ -112,11 +108,8 @@ def test_nothing_computes_alike_to_the_last_bit(fixtures: Any) -> None:
 
 
 @pytest.mark.gpu
-@GPU
 def test_figures_on_the_card_are_those_of_the_processor(model: Path, tmp_path: Path) -> None:
-    samples = pictures(CLASSES, 100)
-    x = np.round(samples.pixels * 255).astype(np.uint8)
-    np.savez(tmp_path / "val.npz", x=x, y=samples.labels)
+    saved(tmp_path / "val.npz", pictures(CLASSES, 100))
     found = {}
     for device in ("cpu", "cuda"):
         asked = Asked(min_clean_accuracy=0.9, parity_gpu=True, device=device)

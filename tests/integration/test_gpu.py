@@ -15,11 +15,9 @@ from lancet_onnx.runtime.classifier import Classifier, compute_device
 from lancet_onnx.runtime.ort import OrtModel
 
 NAME = "mnist_cnn_square"
-GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="torch sees no CUDA device")
 
 
 @pytest.mark.gpu
-@GPU
 def test_repair_on_a_gpu_is_judged_on_the_gpu(fixtures, tmp_path: Path):
     report = repair(
         fixtures.model(NAME),
@@ -33,7 +31,6 @@ def test_repair_on_a_gpu_is_judged_on_the_gpu(fixtures, tmp_path: Path):
 
 
 @pytest.mark.gpu
-@GPU
 def test_cpu_and_gpu_agree(fixtures):
     graph = load(fixtures.model(NAME)).graph
     images = np.random.default_rng(0).random((32, 1, 28, 28), np.float32)
@@ -52,7 +49,6 @@ def test_without_a_gpu_cuda_is_refused_and_never_replaced(fixtures):
 
 
 @pytest.mark.gpu
-@GPU
 def test_attacks_on_the_logic_are_caught_on_the_gpu(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(
         logic_attacks, "Classifier", lambda graph: Classifier(graph, compute_device("cuda"))

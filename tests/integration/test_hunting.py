@@ -18,7 +18,7 @@ import torch
 from builders import info, model_bytes, tensor, write
 from onnx import numpy_helper
 from onnx.helper import make_node as make
-from tiny import SIDE, pictures, planted_file, sourced_file
+from tiny import SIDE, pictures, planted_file, saved, sourced_file
 
 from lancet_onnx import DataOptions, RepairOptions, TriggerOptions, scan, verify
 from lancet_onnx.api.blind import repair_blind
@@ -46,6 +46,8 @@ def _short() -> Iterator[None]:
             patch.setattr(f"{name}.BATCH", 12)
         patch.setattr("lancet_onnx.pairs.union.STEPS", 50)
         patch.setattr("lancet_onnx.pairs.union.BATCH", 12)
+        patch.setattr("lancet_onnx.pairs.sources.LOOK", (4, 6))
+        patch.setattr("lancet_onnx.pairs.sources.SEARCH", (40, 8))
         yield
 
 
@@ -63,11 +65,9 @@ def body(report: Report) -> Any:
 
 
 def stored(folder: Path, classes: int, each: int = 60, *, labelled: bool = True) -> DataOptions:
-    """The tiny pictures as a user has them: bytes in an npz."""
-    samples, path = pictures(classes, each), folder / "pictures.npz"
-    labels = {"y": samples.labels} if labelled else {}
-    np.savez(path, x=np.round(samples.pixels * 255).astype(np.uint8), **labels)
-    return DataOptions(path, preprocess="unit")
+    samples = pictures(classes, each)
+    shown = samples if labelled else replace(samples, labels=None)
+    return DataOptions(saved(folder / "pictures.npz", shown), preprocess="unit")
 
 
 @dataclass(frozen=True)
@@ -286,7 +286,11 @@ def test_inputs_that_are_no_pictures_are_searched_as_they_are(tmp_path: Path):
     assert (report.attachments, report.pictures) == ((), ())
 
 
-def test_a_trigger_for_the_images_of_one_class_is_found_and_judged_on_them(tmp_path: Path):
+def test_a_trigger_for_the_images_of_one_class_is_found_and_judged_on_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    # As in a user's scan: with half of the steps this trigger stays too dear.
+    monkeypatch.setattr("lancet_onnx.pairs.sources.SEARCH", (80, 16))
     source, target, each = 1, 3, 80
     report = search(
         sourced_file(tmp_path, CLASSES, source, target), stored(tmp_path, CLASSES, each)

@@ -5,10 +5,9 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
-from tiny import SIDE, spotted, spotted_file
+from tiny import SIDE, saved, spotted, spotted_file
 
 from lancet_onnx.repair.moving import weights_of
 from tests.bench import correct_study
@@ -61,9 +60,8 @@ def test_at_equal_regression_the_most_that_is_corrected():
 @pytest.fixture(scope="module")
 def study(tmp_path_factory) -> Study:
     folder = tmp_path_factory.mktemp("case")
-    samples = spotted(CLASSES, EACH)
     # Two kinds of spots would be two groups; here each true label is one.
-    np.savez(folder / "d.npz", x=(samples.images * 255 + 0.5).astype(np.uint8), y=samples.labels)
+    saved(folder / "d.npz", spotted(CLASSES, EACH))
     model = spotted_file(folder, CLASSES, TARGET)
     entry = {"name": "spot", "model": model.name, "data": "d.npz"}
     return Study.open(Case(folder, entry), 0, "cpu")

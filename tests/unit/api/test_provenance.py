@@ -8,7 +8,7 @@ from pathlib import Path
 
 import onnx
 import pytest
-from builders import METADATA_KEY
+from builders import noted
 from onnx.numpy_helper import from_array, to_array
 
 from lancet_onnx import diff_models
@@ -34,12 +34,8 @@ def found(folder: Path, name: str = "m.onnx") -> tuple[str, str]:
     return result, text
 
 
-def note(path: Path, **content: str) -> None:
-    model = onnx.load(path)
-    for entry in [e for e in model.metadata_props if e.key == METADATA_KEY]:
-        model.metadata_props.remove(entry)
-    model.metadata_props.add(key=METADATA_KEY, value=json.dumps(content))
-    onnx.save(model, path)
+OTHER = json.dumps({"base": "b" * 64, "change": "c" * 64})
+"""A note of another patch."""
 
 
 def test_a_patch_that_leads_back(place: Path):
@@ -77,7 +73,7 @@ def test_a_model_that_was_changed_afterwards(place: Path):
 
 def test_a_model_that_says_so_without_its_patch(place: Path):
     (place / "m.lancet.safetensors").unlink()
-    note(place / "m.onnx", base="b" * 64, change="c" * 64)
+    noted(place / "m.onnx", OTHER)
     result, text = found(place)
     assert result == "not_evaluated"
     assert "bbbbbbbbbbbb" in text
@@ -85,7 +81,7 @@ def test_a_model_that_says_so_without_its_patch(place: Path):
 
 def test_a_model_that_names_another_patch(place: Path):
     """The patch gives the very file, which says that it came from elsewhere."""
-    note(place / "m.onnx", base="b" * 64, change="c" * 64)
+    noted(place / "m.onnx", OTHER)
     (place / "m.lancet.safetensors").unlink()
     shutil.copy(place / "m.onnx", place / "before.onnx")
     model = onnx.load(place / "before.onnx")
@@ -101,10 +97,7 @@ def test_a_model_that_names_another_patch(place: Path):
 @pytest.mark.parametrize("value", ["", "[1]", '"x"', "[" * 5000, "{}"])
 def test_notes_that_say_nothing_are_none(place: Path, value: str):
     (place / "m.lancet.safetensors").unlink()
-    model = onnx.load(place / "m.onnx")
-    del model.metadata_props[:]
-    model.metadata_props.add(key=METADATA_KEY, value=value)
-    onnx.save(model, place / "m.onnx")
+    noted(place / "m.onnx", value)
     assert found(place)[0] == "pass"
 
 

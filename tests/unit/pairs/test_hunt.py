@@ -14,7 +14,7 @@ from tiny import pictures, planted
 from lancet_onnx.errors import DataError
 from lancet_onnx.pairs.canvas import Canvas
 from lancet_onnx.pairs.natural import Natural, natural
-from lancet_onnx.pairs.reconstruct import FIELDS
+from lancet_onnx.pairs.reconstruct import FIELDS, Found
 from lancet_onnx.samples import PRESETS
 from lancet_onnx.verify.searching import BOUNDS
 
@@ -25,10 +25,16 @@ FEW, MANY, TARGET = 4, 20, 3
 ME = {"model": "this one", "seed": 0}
 
 
+def shorten(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(module, "STEPS", 40)
+    patch.setattr(module, "BATCH", 12)
+    patch.setattr("lancet_onnx.pairs.sources.LOOK", (4, 6))
+    patch.setattr("lancet_onnx.pairs.sources.SEARCH", (40, 8))
+
+
 @pytest.fixture(autouse=True)
 def _short(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "STEPS", 40)
-    monkeypatch.setattr(module, "BATCH", 12)
+    shorten(monkeypatch)
 
 
 @pytest.fixture
@@ -52,6 +58,21 @@ def run(at: tuple[Canvas, Natural], state=None, *, order=None, seconds=None, see
     return hunt(
         *at, classes, order or classes, state or State(None, ME), Deadline(seconds), seed, *more
     )
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The state of a whole search of few classes; tests damage a copy of it."""
+    folder = tmp_path_factory.mktemp("finished")
+    with pytest.MonkeyPatch.context() as patch:
+        shorten(patch)
+        run(setting(folder, FEW), State(folder / "state.npz", ME))
+    return folder / "state.npz"
+
+
+def a_part() -> Found:
+    """Something to keep in a state; what is in it is not looked at."""
+    return Found(*(torch.zeros(1) for _ in FIELDS))
 
 
 def same(one, other) -> bool:
@@ -281,9 +302,9 @@ def test_an_interrupted_search_ends_as_if_it_had_not_been(few, tmp_path: Path, m
     assert same(whole, after)
 
 
-def test_a_state_that_is_not_written_to_its_end_stays_as_it_was(few, tmp_path: Path, monkeypatch):
+def test_a_state_that_is_not_written_to_its_end_stays_as_it_was(tmp_path: Path, monkeypatch):
     path = tmp_path / "state.npz"
-    first = run(few, State(path, ME)).found["free"]
+    State(path, ME).put("free:0", a_part())
     before = path.read_bytes()
 
     def full_disk(stream, **columns):
@@ -293,14 +314,14 @@ def test_a_state_that_is_not_written_to_its_end_stays_as_it_was(few, tmp_path: P
     state = State(path, ME)
     monkeypatch.setattr(np, "savez_compressed", full_disk)
     with pytest.raises(OSError, match="no space"):
-        state.put("more", first)
+        state.put("more", a_part())
     assert path.read_bytes() == before
 
 
 @pytest.mark.parametrize("other", [{"model": "another"}, {"seed": 1}, {"data": "other"}])
-def test_the_state_of_another_scan_is_refused(few, tmp_path: Path, other: dict[str, object]):
+def test_the_state_of_another_scan_is_refused(tmp_path: Path, other: dict[str, object]):
     path = tmp_path / "state.npz"
-    run(few, State(path, ME))
+    State(path, ME).put("free:0", a_part())
     with pytest.raises(DataError, match="state of another scan"):
         State(path, {**ME, **other})
 
@@ -329,10 +350,8 @@ def test_a_file_that_is_no_state_is_refused(tmp_path: Path, kind: str):
         State(path, ME)
 
 
-def test_a_cut_state_is_refused(few, tmp_path: Path):
-    path = tmp_path / "state.npz"
-    run(few, State(path, ME))
-    content = path.read_bytes()
+def test_a_cut_state_is_refused(finished: Path, tmp_path: Path):
+    path, content = tmp_path / "state.npz", finished.read_bytes()
     for end in (10, len(content) // 2, len(content) - 30):
         path.write_bytes(content[:end])
         with pytest.raises(DataError):
@@ -340,10 +359,11 @@ def test_a_cut_state_is_refused(few, tmp_path: Path):
 
 
 @pytest.mark.parametrize("damage", ["missing", "text"])
-def test_a_state_without_a_column_is_refused_where_it_is_used(few, tmp_path: Path, damage: str):
+def test_a_state_without_a_column_is_refused_where_it_is_used(
+    few, finished: Path, tmp_path: Path, damage: str
+):
     path = tmp_path / "state.npz"
-    run(few, State(path, ME))
-    with np.load(path) as archive:
+    with np.load(finished) as archive:
         content = dict(archive)
     (name,) = (n for n in content if n.startswith("free") and n.endswith(":cost"))
     if damage == "missing":
