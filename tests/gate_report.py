@@ -8,7 +8,7 @@ from typing import Any
 
 from lancet_onnx.report import Report
 
-EVIL = "<b>x</b>|`](https://evil)\n::error::\x1b[31m%0A@all\r\x00&amp;]]>\u202e"
+EVIL = "<b>x</b>[bold]y[/z]|`](https://evil)\n::error::\x1b[31m%0A@all\r\x00&amp;]]>\u202e"
 
 
 def check(name: str, result: str = "pass", **more: Any) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import typer
 from rich.console import Console
 
+from lancet_onnx_cli.attaching import keeps
 from lancet_onnx_cli.choices import Format
 
 if TYPE_CHECKING:
@@ -92,7 +93,7 @@ def write(text: str, path: Path) -> None:
     from lancet_onnx.errors import OutputError
     from lancet_onnx.model.files import save
 
-    if path.is_file() or not path.exists():
+    if keeps(path):
         save(text.encode(), path)
         return
     try:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import shlex
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -118,7 +119,7 @@ def gate_command(
 def _run(
     models: tuple[Path, ...], policy: Policy, limits: Limits, jobs: int, output: Output
 ) -> Report:
-    """Look at all models; what is known of them is in every file from the first moment on."""
+    """Look at all models; what is known of them is in every file before all are."""
     with _kept(output) as keep:
         if len(models) == 1 and not limits:  # asked for: then nothing stands between, as elsewhere
             from lancet_onnx.api.gate_report import together
@@ -131,6 +132,11 @@ def _run(
             return gated(models, policy, limits, jobs=jobs, progress=told, done=keep)
 
 
+_RARELY = 10
+"""After a writing so many times as long passes before the next: that of thousands of models takes
+its time."""
+
+
 @contextmanager
 def _kept(output: Output) -> Iterator[Callable[[Report], None]]:
     """Yield what keeps a report on some of the models; if that is all there will be, say where."""
@@ -138,14 +144,20 @@ def _kept(output: Output) -> Iterator[Callable[[Report], None]]:
         output, targets=tuple(each for each in output.targets if each[1] in output.files)
     )
     last: Report | None = None
+    due = 0.0
 
     def keep(report: Report) -> None:
-        nonlocal last
-        if report.body["partial"]:  # whole, it is written like every other report
-            last = report
-            failed = save_reports(parts, lambda _: report)
-            if failed is not None and not report.body["models"]:
-                raise failed  # while there is no verdict to lose; later it is told at the end
+        nonlocal last, due
+        if not report.body["partial"]:  # whole, it is written like every other report
+            return
+        last, begun = report, time.monotonic()
+        if begun < due:
+            return
+        failed = save_reports(parts, lambda _: report)
+        if report.body["models"]:
+            due = time.monotonic() + _RARELY * (time.monotonic() - begun)
+        elif failed is not None:
+            raise failed  # while there is no verdict to lose; later it is told at the end
 
     try:
         yield keep

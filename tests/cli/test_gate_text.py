@@ -76,6 +76,7 @@ def test_one_cause_of_several_is_said_once():
 def test_hostile_text_brings_no_markup_and_no_control_characters():
     stream = io.StringIO()
     render_text(hostile(), Console(file=stream, width=120, force_terminal=True))
+    assert "[bold]y[/z]" in stream.getvalue()
     assert "\x1b[31m%0A" not in stream.getvalue()
     assert "\u202e" not in stream.getvalue()
 

@@ -13,7 +13,7 @@ from xml.etree import ElementTree
 
 import jsonschema
 import pytest
-from support import COMMAND, REFUSED, environment
+from support import COMMAND, REFUSED, environment, lancet, one_error
 from test_gate import POLICY, SCHEMA, filled
 
 SLOW = POLICY.replace("[gate]", "[gate]\nscan = true")
@@ -108,6 +108,14 @@ def test_one_model_without_a_child_process_leaves_files_as_well(place: Path) -> 
 def test_without_files_nothing_is_said_to_be_kept(place: Path) -> None:
     process = started(place, "model.onnx", "-f", "json")
     deadline = time.monotonic() + 60
-    while not children(process.pid) and time.monotonic() < deadline:
+    while not children(process.pid):
+        assert time.monotonic() < deadline
         time.sleep(0.1)
     assert interrupted(process, signal.SIGTERM) == ["interrupted; nothing was left half written"]
+
+
+def test_a_gate_whose_report_cannot_be_written_looks_at_no_model(place: Path) -> None:
+    """A look at this one would come to a verdict on stdout."""
+    shutil.copy(REFUSED / "text.onnx", place / "a.onnx")
+    (place / "file").write_text("")
+    one_error(lancet("gate", "a.onnx", "-o", "file/r.json", cwd=place), 3, "file/r.json")
