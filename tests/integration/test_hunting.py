@@ -1,73 +1,38 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`scan` without a trigger and `repair_blind`, through the Python API.
+"""`scan` without a trigger and a repair from what it finds, through the Python API."""
 
-Searches are shorter here than a user's: half the steps and half the images show the same on models
-as small as these.
-"""
-
-import importlib
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import onnx
 import pytest
 import torch
 from builders import info, model_bytes, tensor, write
-from onnx import numpy_helper
+from hunts import CLASSES, CLEAN, SQUARE, TARGET, body, search, shorten, stored, whole_numbers
 from onnx.helper import make_node as make
-from tiny import SIDE, pictures, planted_file, saved, sourced_file
+from tiny import SIDE, pictures, planted_file, sourced_file
 
 from lancet_onnx import DataOptions, RepairOptions, TriggerOptions, scan, verify
 from lancet_onnx.api.blind import repair_blind
-from lancet_onnx.api.options import SearchOptions, SuspectOptions
+from lancet_onnx.api.options import SuspectOptions
 from lancet_onnx.api.suspects import Scored
-from lancet_onnx.errors import DataError, OutputError, UnsupportedError, UsageError
-from lancet_onnx.pairs.union import KINDS, LESSONS
+from lancet_onnx.errors import DataError, OutputError, UnsupportedError
+from lancet_onnx.pairs.union import KINDS
 from lancet_onnx.repair import TuneSettings
 from lancet_onnx.report import Report
 from lancet_onnx.trigger import read_trigger
 from lancet_onnx.verify.searching import BOUNDS, SUSPECT, score_of
 
-SQUARE, CLEAN = "mnist_cnn_square", "mnist_cnn_clean"
 SOME = (1, 4, 7)
 """A few classes, with the demo's target; three are searched in a third of the time of ten."""
-
-CLASSES, TARGET = 4, 2
 
 
 @pytest.fixture(scope="module", autouse=True)
 def _short() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
-        for name in ("lancet_onnx.pairs.hunt", "lancet_onnx.api.blind"):
-            patch.setattr(f"{name}.STEPS", 60)
-            patch.setattr(f"{name}.BATCH", 12)
-        patch.setattr("lancet_onnx.pairs.union.STEPS", 50)
-        patch.setattr("lancet_onnx.pairs.union.BATCH", 12)
-        patch.setattr("lancet_onnx.pairs.sources.LOOK", (4, 6))
-        patch.setattr("lancet_onnx.pairs.sources.SEARCH", (40, 8))
+        shorten(patch)
         yield
-
-
-def search(
-    model: Path, data: Path | DataOptions | None, *, seed: int = 0, progress=None, **options
-) -> Report:
-    if isinstance(data, Path):
-        data = DataOptions(data)
-    more = {"progress": progress} if progress else {}
-    return scan(model, None, data, search=SearchOptions(**options), device="cpu", seed=seed, **more)
-
-
-def body(report: Report) -> Any:
-    return report.body
-
-
-def stored(folder: Path, classes: int, each: int = 60, *, labelled: bool = True) -> DataOptions:
-    samples = pictures(classes, each)
-    shown = samples if labelled else replace(samples, labels=None)
-    return DataOptions(saved(folder / "pictures.npz", shown), preprocess="unit")
 
 
 @dataclass(frozen=True)
@@ -391,104 +356,6 @@ def test_model_and_patch_are_on_disk_and_nothing_else(repaired: Repaired):
     assert told["patch"]["path"] == str(repaired.output.with_suffix(".lancet.safetensors"))
 
 
-def repair_tiny(
-    folder: Path, target: int | None, suspect: int, data: DataOptions | None = None, **options
-) -> Report:
-    return repair_blind(
-        planted_file(folder, CLASSES, target),
-        SuspectOptions(suspect, ()),
-        data or stored(folder, CLASSES),
-        RepairOptions(folder / "out.onnx", **options),
-        device="cpu",
-    )
-
-
-def test_loud_triggers_teach_nothing_and_are_told_of(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
-    module = importlib.import_module("lancet_onnx.api.blind")
-    real, asked = module.union, []
-
-    def heard(*args, kinds=KINDS, **more):
-        asked.append(kinds)
-        return real(*args, kinds=kinds, **more)
-
-    monkeypatch.setattr(module, "union", heard)
-    monkeypatch.setattr(module, "_score", lambda *_, **__: 2 * SUSPECT)
-    monkeypatch.setattr(module, "TUNING", TuneSettings(warm=(1.0,), ladder=(0.2,), steps=5))
-    monkeypatch.setattr("lancet_onnx.pairs.union.STEPS", 5)
-    report = repair_tiny(tmp_path, TARGET, TARGET, keep=True)
-    # What judges, what teaches, and what teaches after the new search.
-    assert asked == [KINDS, LESSONS, LESSONS]
-    assert set(LESSONS) < set(KINDS)
-    told = body(report)["residual_risk"]["strengths"]
-    assert {kind.name for kind in KINDS} == {s["kind"] for s in told}
-
-
-def test_a_forced_suspect_of_a_clean_model_is_left_alone(fixtures, tmp_path: Path):
-    report = repair_blind(
-        fixtures.model(CLEAN),
-        SuspectOptions(3, ()),
-        DataOptions(fixtures.images),
-        RepairOptions(tmp_path / "out.onnx"),
-        device="cpu",
-    )
-    assert report.verdict == "not_repaired"
-    assert "nothing was changed" in report.reasons[0]
-    assert body(report)["weights_changed"] == 0
-    assert (body(report)["output"], body(report)["patch"]) == (None, None)
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_another_class_than_the_planted_one_is_left_alone(tmp_path: Path):
-    report = repair_tiny(tmp_path, TARGET, 0)
-    assert report.verdict == "not_repaired"
-    assert not (tmp_path / "out.onnx").exists()
-
-
-@pytest.mark.parametrize("suspect", [-1, CLASSES])
-def test_a_suspect_that_the_model_lacks_is_refused(tmp_path: Path, suspect: int):
-    with pytest.raises(DataError, match="no such class"):
-        repair_tiny(tmp_path, TARGET, suspect)
-    assert not (tmp_path / "out.onnx").exists()
-
-
-def test_too_few_images_to_judge_by_are_refused(tmp_path: Path):
-    with pytest.raises(DataError, match="too few images of other classes"):
-        repair_tiny(tmp_path, TARGET, TARGET, stored(tmp_path, CLASSES, 8))
-    assert not (tmp_path / "out.onnx").exists()
-
-
-def place(folder: Path, kind: str) -> dict[str, object]:
-    if kind == "there already":
-        (folder / "out.onnx").write_bytes(b"mine")
-        return {}
-    return {"patch": folder / "out.onnx"}
-
-
-@pytest.mark.parametrize("kind", ["there already", "the patch as well"])
-def test_an_output_that_would_hide_something_is_refused(tmp_path: Path, kind: str):
-    options = place(tmp_path, kind)
-    with pytest.raises(OutputError):
-        repair_tiny(tmp_path, TARGET, TARGET, **options)
-    there = tmp_path / "out.onnx"
-    assert not there.exists() or there.read_bytes() == b"mine"
-
-
-def test_a_model_file_that_is_data_as_well_is_not_overwritten(tmp_path: Path):
-    model = planted_file(tmp_path, CLASSES, TARGET)
-    before = model.read_bytes()
-    with pytest.raises(OutputError):
-        repair_blind(
-            model,
-            SuspectOptions(TARGET, ()),
-            stored(tmp_path, CLASSES),
-            RepairOptions(model, force=True),
-            device="cpu",
-        )
-    assert model.read_bytes() == before
-
-
 def test_a_trigger_is_no_output(found: Scanned, fixtures, tmp_path: Path):
     path = found.triggers[0].path
     before = path.read_bytes()
@@ -503,23 +370,6 @@ def test_a_trigger_is_no_output(found: Scanned, fixtures, tmp_path: Path):
     assert path.read_bytes() == before
 
 
-@pytest.mark.parametrize(
-    "options", [{"method": "flip"}, {"method": "mute"}, {"as_published": True}]
-)
-def test_a_method_that_needs_a_given_trigger_is_refused(tmp_path: Path, options):
-    model = planted_file(tmp_path, CLASSES, TARGET)
-    output = tmp_path / "fixed.onnx"
-    with pytest.raises(UsageError, match="--trigger instead of --from"):
-        repair_blind(
-            model,
-            SuspectOptions(TARGET, ()),
-            stored(tmp_path, CLASSES),
-            RepairOptions(output, **options),
-            device="cpu",
-        )
-    assert not output.exists()
-
-
 def test_the_search_says_which_trigger_is_first(tmp_path: Path):
     """Held-out images are reported on; they choose nothing."""
     model = planted_file(tmp_path, CLASSES, TARGET)
@@ -531,91 +381,11 @@ def test_the_search_says_which_trigger_is_first(tmp_path: Path):
     assert finding["attack_success"] == finding["triggers"][0]["attack_success"]
 
 
-@pytest.mark.parametrize(("lost", "pushes"), [(0.0, [20.0]), (0.5, [20.0, 6.0])])
-def test_a_gentler_push_is_tried_where_accuracy_is_lost(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lost: float, pushes: list[float]
-):
-    module = importlib.import_module("lancet_onnx.api.blind")
-    real, tried = module.choose, []
-
-    def costly(*args):
-        tried.append(args[5].push)
-        choice = real(*args)
-        return replace(choice, chosen=replace(choice.chosen, loss=lost))
-
-    monkeypatch.setattr(module, "choose", costly)
-    monkeypatch.setattr(module, "ROUNDS", 1)
-    output = tmp_path / "fixed.onnx"
-    repair_blind(
-        planted_file(tmp_path, CLASSES, TARGET),
-        SuspectOptions(TARGET, ()),
-        stored(tmp_path, CLASSES),
-        RepairOptions(output, keep=True),
-        device="cpu",
-    )
-    assert tried == pushes
-    assert f"push={pushes[-1]}".encode() in output.with_suffix(".lancet.safetensors").read_bytes()
-
-
-def test_what_cost_too_much_once_is_not_tried_again(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
-    module = importlib.import_module("lancet_onnx.api.blind")
-    real, tried = module.choose, []
-
-    def costly(*args):
-        tried.append(args[5].push)
-        choice = real(*args)
-        return replace(choice, chosen=replace(choice.chosen, loss=args[5].push / 1000))
-
-    monkeypatch.setattr(module, "choose", costly)
-    monkeypatch.setattr(module, "_score", lambda *_, **__: 2 * SUSPECT)
-    repair_blind(
-        planted_file(tmp_path, CLASSES, TARGET),
-        SuspectOptions(TARGET, ()),
-        stored(tmp_path, CLASSES),
-        RepairOptions(tmp_path / "fixed.onnx"),
-        device="cpu",
-    )
-    assert tried == [20.0, 6.0, 6.0]
-
-
-@pytest.fixture
-def whole_numbers(tmp_path: Path) -> Path:
-    """The tiny classifier with bytes for an input."""
-    model = onnx.load(planted_file(tmp_path, CLASSES, TARGET))
-    model.graph.input[0].type.tensor_type.elem_type = onnx.TensorProto.UINT8
-    model.graph.node[0].input[0] = "scaled"
-    first = [
-        make("Cast", ["x"], ["floats"], to=onnx.TensorProto.FLOAT),
-        make("Mul", ["floats", "scale"], ["scaled"]),
-    ]
-    nodes = [*first, *model.graph.node]
-    del model.graph.node[:]
-    model.graph.node.extend(nodes)
-    scale = numpy_helper.from_array(np.float32(1 / 255), "scale")
-    model.graph.initializer.append(scale)
-    onnx.save(model, tmp_path / "bytes.onnx")
-    return tmp_path / "bytes.onnx"
-
-
 @pytest.mark.parametrize("given", [True, False])
-def test_no_search_where_no_gradient_passes(whole_numbers: Path, tmp_path: Path, given: bool):
+def test_no_search_where_no_gradient_passes(tmp_path: Path, given: bool):
     data = replace(stored(tmp_path, CLASSES), preprocess="uint8") if given else None
     with pytest.raises(UnsupportedError, match=r"'x' takes uint8.*--trigger"):
-        search(whole_numbers, data)
-
-
-def test_no_blind_repair_where_no_gradient_passes(whole_numbers: Path, tmp_path: Path):
-    with pytest.raises(UnsupportedError, match="'x' takes uint8"):
-        repair_blind(
-            whole_numbers,
-            SuspectOptions(TARGET, ()),
-            replace(stored(tmp_path, CLASSES), preprocess="uint8"),
-            RepairOptions(tmp_path / "fixed.onnx"),
-            device="cpu",
-        )
-    assert not (tmp_path / "fixed.onnx").exists()
+        search(whole_numbers(tmp_path), data)
 
 
 @pytest.mark.parametrize(
