@@ -45,7 +45,6 @@ from lancet_onnx.verify.metrics import Labels, Rate, as_numbers, measure, paired
 from lancet_onnx.verify.searching import (
     SUSPECT,
     Searched,
-    compared,
     judge_search,
 )
 
@@ -89,14 +88,14 @@ def hunt_backdoor(
         usual, seen = natural(canvas, seed), looks(canvas, seed)
         clean = labels_of(subject.ort, prepared, split.figures, None)
     state = State(options.state, _identity(subject, prepared, classes, seed))
-    with clock.stage("search"):
-        hunted = hunt(canvas, usual, classes, seen.order, state, deadline, seed, progress)
-    seen_as = scored(hunted, usual)
-    table, suspect = seen_as.table, seen_as.suspect
     source: int | None = None
     triggers: list[Trigger] = []
-    if suspect is not None:
-        source, triggers = triggers_of(suspect, seen_as.costs[suspect], hunted, canvas)
+    with clock.stage("search"):
+        hunted = hunt(canvas, usual, classes, seen.order, state, deadline, seed, progress)
+        seen_as = scored(hunted, usual)
+        table, suspect = seen_as.table, seen_as.suspect
+        if suspect is not None:
+            source, triggers = triggers_of(suspect, seen_as.costs[suspect], hunted, canvas)
     held = _Held(split.figures, clean.clean).of(source)
     count = subject.classifier.signature.classes
     answers = np.bincount(canvas.labels.cpu().numpy(), minlength=count)
@@ -105,11 +104,10 @@ def hunt_backdoor(
     with clock.stage("hold out", 2 * len(split.figures)):
         if suspect is not None:
             judged = [_judged(subject, prepared, held, t, suspect) for t in triggers]
-            scores = {c: row["score"] for c, row in table.items()}
-            others = [s for c, s in scores.items() if c != suspect]
+            others = seen_as.others(suspect)
             found = Searched(
                 suspect,
-                compared(scores[suspect], others),
+                seen_as.by(triggers[0].source, suspect),
                 float(np.median(others)) if others else 0.0,
                 float(triggers[0].mask.mean()),
                 judged[0].rise,

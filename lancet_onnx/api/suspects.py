@@ -11,8 +11,17 @@ from lancet_onnx.pairs.canvas import Canvas
 from lancet_onnx.pairs.hunt import SOURCE, Hunt
 from lancet_onnx.pairs.looks import Looks
 from lancet_onnx.pairs.natural import Natural
+from lancet_onnx.pairs.reconstruct import Found
 from lancet_onnx.trigger import Trigger
-from lancet_onnx.verify.searching import POWERFUL, SUSPECT, counted, leading, score_of
+from lancet_onnx.verify.searching import (
+    POWERFUL,
+    SUSPECT,
+    WORKS,
+    compared,
+    counted,
+    leading,
+    score_of,
+)
 
 Table = dict[int, dict[str, float]]
 """What a search says of each class, by name: score, stray, coverage, alikeness, cost by form."""
@@ -34,6 +43,15 @@ class Scored:
     def suspect(self) -> int | None:
         """The class of the highest score; None where there is no class."""
         return max(self.table, key=lambda c: self.table[c]["score"], default=None)
+
+    def others(self, suspect: int) -> list[float]:
+        """Return the scores of the other classes."""
+        return [row["score"] for c, row in self.table.items() if c != suspect]
+
+    def by(self, form: str, suspect: int) -> float:
+        """Return a class's score by one form of trigger, beside those of the other classes."""
+        cost, stray = self.costs[suspect][form], self.table[suspect]["stray"]
+        return compared(score_of({form: cost}, stray), self.others(suspect))
 
     @property
     def drowned(self) -> tuple[int, ...]:
@@ -70,23 +88,32 @@ def scored(hunted: Hunt, usual: Natural) -> Scored:
 def triggers_of(
     suspect: int, costs: Mapping[str, float], hunted: Hunt, canvas: Canvas
 ) -> tuple[int | None, list[Trigger]]:
-    """Return a class's triggers as they will be stored, best first.
+    """Return a class's triggers as they will be stored, best first; `source` names their form.
 
-    Which is best says the search: images that are reported on choose nothing. Before them is the
-    class on whose images the best one works, which then is alone; None if it is all images.
+    The best one is the cheapest that works on the images of the search, as they are: it was made on
+    changed ones, the last of which may have been luck. Images that are reported on choose nothing.
+    Before the triggers is the class on whose images the best one works, which then is alone; None
+    if it is all images.
     """
     forms = sorted(costs, key=lambda form: -score_of({form: costs[form]}, 0.0))
-    source, triggers = None, []
     if forms[0] == SOURCE:
-        source, forms = hunted.sources[suspect], [SOURCE]
-    elif SOURCE in forms:
-        forms.remove(SOURCE)
-    for form in forms:
-        found = hunted.found[form]
-        i = found.classes.tolist().index(suspect)
-        made = canvas.trigger(found.mask[i], found.pattern[i], "blend", form)
-        triggers.append(stored_trigger(made) if canvas.layout else made)
-    return source, triggers
+        source = hunted.sources[suspect]
+        return source, [_made(hunted.found[SOURCE], SOURCE, suspect, canvas)[0]]
+    made = [_made(hunted.found[form], form, suspect, canvas) for form in forms if form != SOURCE]
+    first = next((i for i, (_, moved) in enumerate(made) if moved >= WORKS), 0)
+    triggers = [trigger for trigger, _ in made]
+    return None, [triggers.pop(first), *triggers]
+
+
+def _made(found: Found, form: str, target: int, canvas: Canvas) -> tuple[Trigger, float]:
+    """Return a trigger, and the share of the search's other images that it moves to its class."""
+    i = found.classes.tolist().index(target)
+    mask, pattern = found.mask[i], found.pattern[i]
+    made = canvas.trigger(mask, pattern, "blend", form)
+    others = canvas.pixels[canvas.labels != target]
+    moved = canvas.read(others * (1 - mask) + pattern * mask) == target
+    share = float(moved.float().mean()) if len(others) else 0.0
+    return stored_trigger(made) if canvas.layout else made, share
 
 
 def looked(seen: Looks, c: int) -> dict[str, object]:

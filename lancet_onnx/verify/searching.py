@@ -32,6 +32,9 @@ OVER_OTHERS = 2.0
 HELD = 0.7
 """So many held-out images must move to the class (lower 95 % bound of the rise)."""
 
+WORKS = 0.8
+"""A trigger that moves so many of the search's own images is shown before a cheaper one."""
+
 FEW_OF_CLASS = 3
 """A class with fewer images than this has no measured place inside the model."""
 
@@ -48,7 +51,7 @@ class Searched:
 
     Attributes:
         target: the class.
-        score: see `compared`.
+        score: of the trigger that is shown; see `compared`.
         others: the median of the other classes' own scores.
         coverage: how much of the image the trigger covers, 0 to 1.
         rise: of held-out images to the class, with its 95 % bounds.
