@@ -117,6 +117,7 @@ def hunt_backdoor(
                 seen_as.drowned,
                 source,
                 SOURCE in hunted.found,
+                seen_as.cheapest(suspect),
             )
     decision = judge_search(
         found,

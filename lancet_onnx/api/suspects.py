@@ -53,6 +53,10 @@ class Scored:
         cost, stray = self.costs[suspect][form], self.table[suspect]["stray"]
         return compared(score_of({form: cost}, stray), self.others(suspect))
 
+    def cheapest(self, suspect: int) -> float:
+        """Return a class's score by its cheapest trigger, beside those of the other classes."""
+        return self.by(leading(self.costs[suspect]), suspect)
+
     @property
     def drowned(self) -> tuple[int, ...]:
         """Classes of cheap triggers that are not suspect because of strays."""

@@ -61,6 +61,7 @@ class Searched:
         paired: triggers for the images of one class were looked for.
         stray: share of images of other classes that junk leads to the class.
         drowned: classes of cheap triggers that are not suspect because junk leads there too.
+        cheapest: score by the class's cheapest trigger, which may work on too few images.
     """
 
     target: int
@@ -74,6 +75,7 @@ class Searched:
     drowned: tuple[int, ...]
     source: int | None = None
     paired: bool = False
+    cheapest: float = 0.0
 
 
 def score_of(costs: Mapping[str, float], stray: float) -> float:
@@ -169,9 +171,11 @@ def judge_search(
                 ),
             ),
         )
-    if found.score >= CLOSE:
+    cheaper = found.score < CLOSE <= found.cheapest
+    if found.score >= CLOSE or cheaper:
         weak = [
-            (not telling, "too close to what clean models have"),
+            (cheaper, f"a cheaper one (score {found.cheapest:.2f}) works on too few images"),
+            (not telling and not cheaper, "too close to what clean models have"),
             (low < HELD, "it does not hold on enough held-out images"),
             (found.known < FEW_OF_CLASS, "too few images of the class to know what it looks like"),
         ]

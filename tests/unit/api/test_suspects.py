@@ -68,4 +68,5 @@ def test_the_suspects_score_is_that_of_the_form_that_is_shown():
     scored = Scored(table, costs)
     assert scored.by("free", TARGET) == pytest.approx(BOUNDS["free"] / 0.05)
     assert scored.by("window", TARGET) == pytest.approx(BOUNDS["window"] / 0.01)
+    assert scored.cheapest(TARGET) == scored.by("window", TARGET)
     assert scored.others(TARGET) == [0.1, 0.1]

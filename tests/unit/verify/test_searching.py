@@ -117,13 +117,20 @@ def test_scores_at_their_borders(score: float, expected: str):
         ({"rise": (0.8, HELD - 1e-6, 0.9)}, "does not hold on enough"),
         ({"known": FEW_OF_CLASS - 1}, "too few images of the class"),
         ({"score": 0.9}, "too close to what clean models have"),
+        ({"score": 0.7, "cheapest": 1.4}, "a cheaper one (score 1.40) works on too few images"),
+        ({"score": 0.9, "cheapest": 1.4}, "too close to what clean models have"),
     ],
 )
 def test_a_weak_finding_is_none_and_not_clean_either(changes: dict[str, object], why: str):
     text = said(replace(FOUND, **changes))
     assert why in text
     assert text.count(";") == said(replace(FOUND, **changes), missing=9).count(";")
-    others = {"does not hold on enough", "too few images of the class", "too close to what"}
+    others = {
+        "a cheaper one",
+        "does not hold on enough",
+        "too few images of the class",
+        "too close to what",
+    }
     assert [o for o in others if o in text and o not in why and why not in o] == []
 
 
