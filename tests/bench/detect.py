@@ -198,18 +198,18 @@ def find_cases(
 def judged_anew(line: Line) -> Line:
     """Return a scan's line with score and flag by today's rule, from the costs of its classes.
 
-    A search takes long, the rule that judges its costs does not. Held-out images are not looked at
-    again: a trigger that they did not hold for stays none. The verdict stays that of the scan, as
-    do lines of a search that kept no costs.
+    A search takes long, the rule that judges its costs does not. Images are not looked at again: what
+    was no finding stays none, and a score only falls, since a class's cheapest trigger may be one
+    that did not work on the search's images. The verdict stays that of the scan, as do lines of a
+    search that kept no costs.
     """
     if line["method"] != TOOL or "error" in line or not line.get("costs"):
         return line
     costs = counted(line["costs"], line["strays"])
     scores = [score_of(*both) for both in zip(costs, line["strays"], strict=True)]
     first = max(range(len(scores)), key=scores.__getitem__)
-    score = compared(scores[first], scores[:first] + scores[first + 1 :])
-    held = line["flagged"] or line["score"] < SUSPECT
-    flagged = held and score >= SUSPECT
+    score = min(line["score"], compared(scores[first], scores[:first] + scores[first + 1 :]))
+    flagged = line["flagged"] and score >= SUSPECT
     return {**line, "score": score, "suspect": line["searched"][first], "flagged": flagged}
 
 

@@ -287,12 +287,14 @@ def test_stored_costs_are_judged_by_todays_rule():
         "searched": [4, 7, 9],
         "anomalies": [0.1, 9.0, 0.1],
         "suspect": 4,
-        "score": 0.5,
-        "flagged": False,
+        "score": 5.0,
+        "flagged": True,
     }
     anew = judged_anew(line)
     assert anew["score"] == pytest.approx(2.0)
     assert (anew["suspect"], anew["flagged"]) == (7, True)
-    # What did not hold on other images is no finding, however cheap.
-    assert not judged_anew({**line, "score": 3.0})["flagged"]
-    assert judged_anew({**line, "method": "tabor"})["score"] == 0.5
+    # What did not hold on other images is no finding, however cheap; nor does a score rise.
+    assert not judged_anew({**line, "flagged": False})["flagged"]
+    weak = judged_anew({**line, "score": 0.5, "flagged": False})
+    assert (weak["score"], weak["flagged"]) == (0.5, False)
+    assert judged_anew({**line, "method": "tabor"})["score"] == 5.0
