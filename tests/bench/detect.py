@@ -198,10 +198,10 @@ def find_cases(
 def judged_anew(line: Line) -> Line:
     """Return a scan's line with score and flag by today's rule, from the costs of its classes.
 
-    A search takes long, the rule that judges its costs does not. Images are not looked at again: what
-    was no finding stays none, and a score only falls, since a class's cheapest trigger may be one
-    that did not work on the search's images. The verdict stays that of the scan, as do lines of a
-    search that kept no costs.
+    A search takes long, the rule that judges its costs does not. Images are not looked at again:
+    what was no finding stays none, and a score only falls, since a class's cheapest trigger may be
+    one that did not work on the search's images. The verdict stays that of the scan, as do lines of
+    a search that kept no costs.
     """
     if line["method"] != TOOL or "error" in line or not line.get("costs"):
         return line
