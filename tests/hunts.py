@@ -24,15 +24,15 @@ SQUARE, CLEAN = "mnist_cnn_square", "mnist_cnn_clean"
 CLASSES, TARGET = 4, 2
 
 
-def shorten(patch: pytest.MonkeyPatch) -> None:
-    """Make searches and repairs short until the patch is undone."""
+def shorten(patch: pytest.MonkeyPatch, steps: int = 60) -> None:
+    """Make searches and repairs short until the patch is undone; few `steps` find nothing."""
     for name in ("lancet_onnx.pairs.hunt", "lancet_onnx.api.blind"):
-        patch.setattr(f"{name}.STEPS", 60)
+        patch.setattr(f"{name}.STEPS", steps)
         patch.setattr(f"{name}.BATCH", 12)
-    patch.setattr("lancet_onnx.pairs.union.STEPS", 50)
+    patch.setattr("lancet_onnx.pairs.union.STEPS", min(steps, 50))
     patch.setattr("lancet_onnx.pairs.union.BATCH", 12)
-    patch.setattr("lancet_onnx.pairs.sources.LOOK", (4, 6))
-    patch.setattr("lancet_onnx.pairs.sources.SEARCH", (40, 8))
+    patch.setattr("lancet_onnx.pairs.sources.LOOK", (min(steps, 4), 6))
+    patch.setattr("lancet_onnx.pairs.sources.SEARCH", (min(steps, 40), 8))
 
 
 def search(

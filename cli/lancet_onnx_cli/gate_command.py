@@ -119,7 +119,7 @@ def gate_command(
 def _run(
     models: tuple[Path, ...], policy: Policy, limits: Limits, jobs: int, output: Output
 ) -> Report:
-    """Look at all models; what is known of them is in every file before all are."""
+    """Look at all models; what is known of them is put into every file now and then."""
     with _kept(output) as keep:
         if len(models) == 1 and not limits:  # asked for: then nothing stands between, as elsewhere
             from lancet_onnx.api.gate_report import together

@@ -26,7 +26,7 @@ from lancet_onnx.api.subject import (
     prepare,
     settled,
 )
-from lancet_onnx.api.suspects import looked, power_of, scored, signs_of, triggers_of
+from lancet_onnx.api.suspects import looked, power_of, scored, showing, signs_of, triggers_of
 from lancet_onnx.errors import DataError
 from lancet_onnx.explain.pictures import mask_png, stored_png, trigger_png
 from lancet_onnx.pairs.canvas import Canvas, check_gradients
@@ -45,6 +45,7 @@ from lancet_onnx.verify.metrics import Labels, Rate, as_numbers, measure, paired
 from lancet_onnx.verify.searching import (
     SUSPECT,
     Searched,
+    compared,
     judge_search,
 )
 
@@ -96,6 +97,7 @@ def hunt_backdoor(
         table, suspect = seen_as.table, seen_as.suspect
         if suspect is not None:
             source, triggers = triggers_of(suspect, seen_as.costs[suspect], hunted, canvas)
+            table = showing(triggers[0].source, suspect, seen_as, hunted)
     held = _Held(split.figures, clean.clean).of(source)
     count = subject.classifier.signature.classes
     answers = np.bincount(canvas.labels.cpu().numpy(), minlength=count)
@@ -107,7 +109,7 @@ def hunt_backdoor(
             others = seen_as.others(suspect)
             found = Searched(
                 suspect,
-                seen_as.by(triggers[0].source, suspect),
+                compared(table[suspect]["score"], others),
                 float(np.median(others)) if others else 0.0,
                 float(triggers[0].mask.mean()),
                 judged[0].rise,
@@ -117,7 +119,7 @@ def hunt_backdoor(
                 seen_as.drowned,
                 source,
                 SOURCE in hunted.found,
-                seen_as.cheapest(suspect),
+                compared(seen_as.table[suspect]["score"], others),
             )
     decision = judge_search(
         found,

@@ -12,12 +12,12 @@ from lancet_onnx.pairs.hunt import SOURCE, Hunt
 from lancet_onnx.pairs.looks import Looks
 from lancet_onnx.pairs.natural import Natural
 from lancet_onnx.pairs.reconstruct import Found
+from lancet_onnx.pairs.union import Stamp
 from lancet_onnx.trigger import Trigger
 from lancet_onnx.verify.searching import (
     POWERFUL,
     SUSPECT,
     WORKS,
-    compared,
     counted,
     leading,
     score_of,
@@ -32,7 +32,7 @@ class Scored:
     """What a search says of each class that was searched to the end.
 
     Attributes:
-        table: as it is reported.
+        table: by each class's cheapest trigger.
         costs: by form, those that count for the score (`verify.searching.counted`).
     """
 
@@ -47,15 +47,6 @@ class Scored:
     def others(self, suspect: int) -> list[float]:
         """Return the scores of the other classes."""
         return [row["score"] for c, row in self.table.items() if c != suspect]
-
-    def by(self, form: str, suspect: int) -> float:
-        """Return a class's score by one form of trigger, beside those of the other classes."""
-        cost, stray = self.costs[suspect][form], self.table[suspect]["stray"]
-        return compared(score_of({form: cost}, stray), self.others(suspect))
-
-    def cheapest(self, suspect: int) -> float:
-        """Return a class's score by its cheapest trigger, beside those of the other classes."""
-        return self.by(leading(self.costs[suspect]), suspect)
 
     @property
     def drowned(self) -> tuple[int, ...]:
@@ -75,18 +66,35 @@ def scored(hunted: Hunt, usual: Natural) -> Scored:
             found.setdefault(int(c), {})[form] = round(cost, 5)
     strays = [round(float(usual.stray[c]), 5) for c in found]
     costs = dict(zip(found, counted(list(found.values()), strays), strict=True))
-    table: Table = {}
-    for c, stray in zip(found, strays, strict=True):
-        parts = hunted.found[leading(costs[c])]
-        i = parts.classes.tolist().index(c)
-        table[c] = {
+    table = {
+        c: {
             **{f"cost_{form}": cost for form, cost in found[c].items()},
             "stray": stray,
-            "score": round(score_of(costs[c], stray), 5),
-            "coverage": round(float(parts.coverage[i]), 5),
-            "alikeness": round(float(parts.alikeness[i]), 5),
+            **_by(leading(costs[c]), c, costs[c], stray, hunted),
         }
+        for c, stray in zip(found, strays, strict=True)
+    }
     return Scored(table, costs)
+
+
+def showing(form: str, suspect: int, seen: Scored, hunted: Hunt) -> Table:
+    """Return the table with what is said of the suspect's trigger of a form, not its cheapest."""
+    row = seen.table[suspect]
+    shown = _by(form, suspect, seen.costs[suspect], row["stray"], hunted)
+    return {**seen.table, suspect: {**row, **shown}}
+
+
+def _by(
+    form: str, c: int, costs: Mapping[str, float], stray: float, hunted: Hunt
+) -> dict[str, float]:
+    """Return what a class's trigger of one form is like, and the class's score by it."""
+    parts = hunted.found[form]
+    i = parts.classes.tolist().index(c)
+    return {
+        "score": round(score_of({form: costs[form]}, stray), 5),
+        "coverage": round(float(parts.coverage[i]), 5),
+        "alikeness": round(float(parts.alikeness[i]), 5),
+    }
 
 
 def triggers_of(
@@ -100,24 +108,31 @@ def triggers_of(
     if it is all images.
     """
     forms = sorted(costs, key=lambda form: -score_of({form: costs[form]}, 0.0))
-    if forms[0] == SOURCE:
-        source = hunted.sources[suspect]
-        return source, [_made(hunted.found[SOURCE], SOURCE, suspect, canvas)[0]]
-    made = [_made(hunted.found[form], form, suspect, canvas) for form in forms if form != SOURCE]
-    first = next((i for i, (_, moved) in enumerate(made) if moved >= WORKS), 0)
-    triggers = [trigger for trigger, _ in made]
-    return None, [triggers.pop(first), *triggers]
+    source = hunted.sources[suspect] if forms[0] == SOURCE else None
+    stamps = [
+        _stamp(hunted.found[form], form, suspect)
+        for form in forms
+        if (form == SOURCE) == (source is not None)
+    ]
+    works = (stamp for stamp in stamps if source is None and _moves(stamp, suspect, canvas))
+    best = next(works, stamps[0])
+    made = [
+        canvas.trigger(stamp.mask, stamp.pattern, "blend", stamp.kind)
+        for stamp in [best, *(s for s in stamps if s is not best)]
+    ]
+    return source, [stored_trigger(trigger) if canvas.layout else trigger for trigger in made]
 
 
-def _made(found: Found, form: str, target: int, canvas: Canvas) -> tuple[Trigger, float]:
-    """Return a trigger, and the share of the search's other images that it moves to its class."""
+def _stamp(found: Found, form: str, target: int) -> Stamp:
     i = found.classes.tolist().index(target)
-    mask, pattern = found.mask[i], found.pattern[i]
-    made = canvas.trigger(mask, pattern, "blend", form)
+    return Stamp(form, found.mask[i], found.pattern[i])
+
+
+def _moves(stamp: Stamp, target: int, canvas: Canvas) -> bool:
+    """Return whether enough of the search's other images go to the class."""
     others = canvas.pixels[canvas.labels != target]
-    moved = canvas.read(others * (1 - mask) + pattern * mask) == target
-    share = float(moved.float().mean()) if len(others) else 0.0
-    return stored_trigger(made) if canvas.layout else made, share
+    moved = canvas.read(stamp.on(others)) == target
+    return bool(len(others)) and float(moved.float().mean()) >= WORKS
 
 
 def looked(seen: Looks, c: int) -> dict[str, object]:

@@ -8,13 +8,18 @@ import signal
 import subprocess
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from xml.etree import ElementTree
 
 import jsonschema
 import pytest
+from lancet_onnx_cli import gate_command
+from lancet_onnx_cli.output import Output
 from support import COMMAND, REFUSED, environment, lancet, one_error
 from test_gate import POLICY, SCHEMA, filled
+
+from lancet_onnx.report import Report
 
 SLOW = POLICY.replace("[gate]", "[gate]\nscan = true")
 """The search takes long enough to be interrupted in."""
@@ -119,3 +124,29 @@ def test_a_gate_whose_report_cannot_be_written_looks_at_no_model(place: Path) ->
     shutil.copy(REFUSED / "text.onnx", place / "a.onnx")
     (place / "file").write_text("")
     one_error(lancet("gate", "a.onnx", "-o", "file/r.json", cwd=place), 3, "file/r.json")
+
+
+def test_what_is_known_is_written_now_and_then_and_at_an_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each writing takes a second, each model three."""
+    now, written = [0.0], []
+
+    def save(_: Output, told: Any) -> None:
+        written.append(len(told(tmp_path).body["models"]))
+        now[0] += 1
+
+    monkeypatch.setattr(gate_command, "save_reports", save)
+    monkeypatch.setattr(gate_command, "time", SimpleNamespace(monotonic=lambda: now[0]))
+
+    def run() -> None:
+        with gate_command._kept(Output.of(None, [tmp_path / "r.json"])) as keep:
+            for models in range(9):
+                keep(Report("gate", "fail", (), {"models": [{}] * models, "partial": True}))
+                now[0] += 3
+            keep(Report("gate", "fail", (), {"models": [{}] * 9, "partial": False}))
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run()
+    assert written == [0, 1, 5, 8]

@@ -13,6 +13,7 @@ import numpy as np
 import onnx
 import pytest
 from builders import noted
+from hunts import shorten
 from onnx.numpy_helper import from_array, to_array
 from PIL import Image
 from tiny import pictures, planted_file, saved
@@ -194,10 +195,7 @@ def test_a_trigger_of_the_wrong_size_is_told_in_one_line(place: Place):
 
 
 def test_a_search_for_unknown_triggers(place: Place, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("lancet_onnx.pairs.hunt.STEPS", 60)
-    monkeypatch.setattr("lancet_onnx.pairs.hunt.BATCH", 12)
-    monkeypatch.setattr("lancet_onnx.pairs.sources.LOOK", (4, 6))
-    monkeypatch.setattr("lancet_onnx.pairs.sources.SEARCH", (40, 8))
+    shorten(monkeypatch)
     policy = Policy(data=place.data, asked=Asked(scan=True, device="cpu"))
     report, checks = looked(place.bad, policy)
     check = checks["scan"]
@@ -241,20 +239,12 @@ def test_a_note_that_no_repair_left_is_none(place: Place, note: str):
     assert report.to_dict()["data"]["used"].startswith("all images")  # type: ignore[index]
 
 
-def barely(patch: pytest.MonkeyPatch) -> None:
-    """Let a search make a step or two: what it finds is not looked at."""
-    patch.setattr("lancet_onnx.pairs.hunt.STEPS", 2)
-    patch.setattr("lancet_onnx.pairs.hunt.BATCH", 12)
-    patch.setattr("lancet_onnx.pairs.sources.LOOK", (1, 4))
-    patch.setattr("lancet_onnx.pairs.sources.SEARCH", (2, 4))
-
-
 def test_figures_of_a_search_are_of_images_that_the_repair_did_not_see(
     place: Place, monkeypatch: pytest.MonkeyPatch
 ):
     """Whatever seed the policy asks for, and whether `gate` searches or `scan`."""
     split: list[int] = []
-    barely(monkeypatch)
+    shorten(monkeypatch, 2)
     of = Split.of
     monkeypatch.setattr(Split, "of", lambda samples, seed: split.append(seed) or of(samples, seed))
     notes = ('{"data": "DATA", "seed": 3}', '{"data": "DATA", "seed": 7}')
@@ -278,7 +268,7 @@ def test_figures_of_a_search_are_of_images_that_the_repair_did_not_see(
 
 def test_images_are_read_and_labelled_once(place: Place, monkeypatch: pytest.MonkeyPatch):
     """A further trigger asks for nothing but what carries it."""
-    barely(monkeypatch)
+    shorten(monkeypatch, 2)
     read: list[Path] = []
     asked: list[int] = []
     samples, labels = subject.read_samples, OrtModel.labels

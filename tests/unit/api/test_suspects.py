@@ -7,7 +7,7 @@ import pytest
 import torch
 from tiny import SIDE, pictures, planted
 
-from lancet_onnx.api.suspects import Scored, triggers_of
+from lancet_onnx.api.suspects import Scored, showing, triggers_of
 from lancet_onnx.pairs.canvas import Canvas
 from lancet_onnx.pairs.hunt import SOURCE, Hunt
 from lancet_onnx.pairs.reconstruct import Found
@@ -62,11 +62,18 @@ def test_a_trigger_for_one_class_is_alone(canvas: Canvas):
     assert first(canvas, free=cheap, **{SOURCE: dear}) == (None, ["free"])
 
 
-def test_the_suspects_score_is_that_of_the_form_that_is_shown():
-    costs = {0: {"free": 0.5}, 1: {"free": 0.5}, TARGET: {"free": 0.05, "window": 0.01}}
-    table = {c: {"score": 0.1, "stray": 0.0} for c in costs}
-    scored = Scored(table, costs)
-    assert scored.by("free", TARGET) == pytest.approx(BOUNDS["free"] / 0.05)
-    assert scored.by("window", TARGET) == pytest.approx(BOUNDS["window"] / 0.01)
-    assert scored.cheapest(TARGET) == scored.by("window", TARGET)
-    assert scored.others(TARGET) == [0.1, 0.1]
+def test_what_is_said_of_a_suspect_is_of_the_trigger_that_is_shown():
+    found = {form: trigger(cost, works=True) for form, cost in (("free", 0.05), ("window", 0.01))}
+    costs = {0: {"free": 0.5}, TARGET: {"free": 0.05, "window": 0.01}}
+    other = {"score": 0.1, "stray": 0.0}
+    seen = Scored({0: other, TARGET: {"score": 23.5, "stray": 0.19, "cost_free": 0.05}}, costs)
+    assert seen.others(TARGET) == [0.1]
+    told = showing("free", TARGET, seen, Hunt(found, {}, (), (), 0))
+    assert told[0] == other
+    assert told[TARGET] == {
+        "score": pytest.approx(0.9 * BOUNDS["free"] / 0.05),
+        "stray": 0.19,
+        "cost_free": 0.05,
+        "coverage": 0.05,
+        "alikeness": 0.05,
+    }

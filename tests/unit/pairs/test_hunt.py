@@ -9,6 +9,7 @@ from types import ModuleType
 import numpy as np
 import pytest
 import torch
+from hunts import shorten
 from tiny import pictures, planted
 
 from lancet_onnx.errors import DataError
@@ -22,19 +23,13 @@ module: ModuleType = importlib.import_module("lancet_onnx.pairs.hunt")
 Deadline, Hunt, State, hunt = module.Deadline, module.Hunt, module.State, module.hunt
 
 FEW, MANY, TARGET = 4, 20, 3
+STEPS = 40
 ME = {"model": "this one", "seed": 0}
-
-
-def shorten(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(module, "STEPS", 40)
-    patch.setattr(module, "BATCH", 12)
-    patch.setattr("lancet_onnx.pairs.sources.LOOK", (4, 6))
-    patch.setattr("lancet_onnx.pairs.sources.SEARCH", (40, 8))
 
 
 @pytest.fixture(autouse=True)
 def _short(monkeypatch: pytest.MonkeyPatch) -> None:
-    shorten(monkeypatch)
+    shorten(monkeypatch, STEPS)
 
 
 @pytest.fixture
@@ -65,7 +60,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The state of a whole search of few classes; tests damage a copy of it."""
     folder = tmp_path_factory.mktemp("finished")
     with pytest.MonkeyPatch.context() as patch:
-        shorten(patch)
+        shorten(patch, STEPS)
         run(setting(folder, FEW), State(folder / "state.npz", ME))
     return folder / "state.npz"
 
